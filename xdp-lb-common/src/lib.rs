@@ -1,0 +1,11 @@
+//! What the XDP program and the daemon agree on, defined once: map names, keys and values
+//! ([`abi`]), the flow hash ([`hash`]), and the counters ([`counters`]).
+//!
+//! `no_std` and free of dependencies, so that it compiles for the BPF target too. It knows nothing
+//! of packets, of YAML or of aya (but for `Pod` behind the feature `user`).
+
+#![no_std]
+
+pub mod abi;
+pub mod counters;
+pub mod hash;

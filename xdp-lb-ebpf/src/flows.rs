@@ -1,0 +1,200 @@
+//! Connection tracking: which backend a flow went to before.
+//!
+//! Two tables of the same shape. *Flows* are connections that have sent more than their SYN;
+//! *openings* are SYNs seen on a moving slot. Both lose their oldest entries when full, and new ones
+//! are limited per CPU and tick, so that a flood wears out neither memory nor the processor; it
+//! cannot reach the flows with SYNs at all.
+
+use aya_ebpf::maps::LruHashMap;
+use aya_log_ebpf::warn;
+use xdp_lb_common::{
+    abi::{BackendRef, Budget, FlowEntry, FlowKey, TokenBucket},
+    counters::Event,
+    hash::Address,
+};
+
+use crate::{
+    counters,
+    frame::Frame,
+    maps::{BUDGETS, FLOWS_V4, OPENINGS_V4, TIMING},
+    packet::Segment,
+    time,
+};
+
+/// An address family that flows are kept for.
+pub(crate) trait Tracked: Address + Sized + 'static {
+    fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowEntry>;
+    fn openings() -> &'static LruHashMap<FlowKey<Self>, FlowEntry>;
+}
+
+impl Tracked for [u8; 4] {
+    #[inline(always)]
+    fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowEntry> {
+        &FLOWS_V4
+    }
+
+    #[inline(always)]
+    fn openings() -> &'static LruHashMap<FlowKey<Self>, FlowEntry> {
+        &OPENINGS_V4
+    }
+}
+
+/// The backend of a flow that has been seen lately; its time is renewed. `segment` is not one that
+/// opens.
+#[inline(always)]
+pub(crate) fn continued<A: Tracked>(
+    flow: &FlowKey<A>,
+    segment: Segment,
+    idle_ticks: u32,
+) -> Option<BackendRef> {
+    let entry = A::flows().get_ptr_mut(flow)?;
+    let now = time::now();
+    // SAFETY: `entry` points into the map, whose memory lives as long as the program. Another CPU
+    // may evict and reuse it meanwhile; then a packet may go astray, as after an eviction.
+    unsafe {
+        if is_over(&*entry, now, idle_ticks) {
+            counters::event(Event::FlowExpired);
+            return None;
+        }
+        if (*entry).last_seen != now {
+            (*entry).last_seen = now;
+        }
+        if segment == Segment::Ends {
+            (*entry).flags |= FlowEntry::FLAG_CLOSING;
+        }
+        Some(BackendRef::unpack((*entry).backend))
+    }
+}
+
+/// The backend of a flow that a SYN came for, while the flow is still open. One that has ended is
+/// forgotten, since the SYN begins another.
+#[inline(always)]
+pub(crate) fn still_open<A: Tracked>(flow: &FlowKey<A>, idle_ticks: u32) -> Option<BackendRef> {
+    let entry = A::flows().get_ptr(flow)?;
+    // SAFETY: as in `continued`.
+    let (ended, backend) = unsafe {
+        let closing = (*entry).flags & FlowEntry::FLAG_CLOSING != 0;
+        (
+            closing || is_over(&*entry, time::now(), idle_ticks),
+            (*entry).backend,
+        )
+    };
+    if ended {
+        counters::event(Event::FlowReopened);
+        // Fails only where it is gone already.
+        let _ = A::flows().remove(flow);
+        return None;
+    }
+    Some(BackendRef::unpack(backend))
+}
+
+/// Remembers a flow, as far as budget and map allow. A flow that begins with its end is not worth it.
+#[inline(always)]
+pub(crate) fn remember<A: Tracked>(
+    frame: &Frame,
+    flow: &FlowKey<A>,
+    segment: Segment,
+    backend: BackendRef,
+) {
+    if segment != Segment::Continues {
+        return;
+    }
+    let made = insert(frame, Budget::Flows, A::flows(), flow, backend);
+    counters::event(if made {
+        Event::FlowCreated
+    } else {
+        Event::FlowNotCreated
+    });
+}
+
+/// The backend that got this flow's SYN while the slot was moving.
+#[inline(always)]
+pub(crate) fn opening<A: Tracked>(flow: &FlowKey<A>) -> Option<BackendRef> {
+    let entry = A::openings().get_ptr(flow)?;
+    // SAFETY: as in `continued`.
+    let (age, backend) = unsafe {
+        (
+            time::now().wrapping_sub((*entry).last_seen),
+            (*entry).backend,
+        )
+    };
+    (age <= TIMING.load().opening_ticks).then(|| BackendRef::unpack(backend))
+}
+
+/// Remembers an opening; false where budget or map did not allow it.
+#[inline(always)]
+pub(crate) fn remember_opening<A: Tracked>(
+    frame: &Frame,
+    flow: &FlowKey<A>,
+    backend: BackendRef,
+) -> bool {
+    let made = insert(frame, Budget::Openings, A::openings(), flow, backend);
+    counters::event(if made {
+        Event::OpeningCreated
+    } else {
+        Event::OpeningNotCreated
+    });
+    made
+}
+
+#[inline(always)]
+fn is_over(entry: &FlowEntry, now: u32, idle_ticks: u32) -> bool {
+    let silence = now.wrapping_sub(entry.last_seen);
+    let closing = entry.flags & FlowEntry::FLAG_CLOSING != 0;
+    silence > idle_ticks || (closing && silence > TIMING.load().closing_ticks)
+}
+
+#[inline(always)]
+fn insert<A>(
+    frame: &Frame,
+    budget: Budget,
+    map: &LruHashMap<FlowKey<A>, FlowEntry>,
+    flow: &FlowKey<A>,
+    backend: BackendRef,
+) -> bool {
+    let now = time::now();
+    let entry = FlowEntry {
+        backend: backend.pack(),
+        last_seen: now,
+        flags: 0,
+        reserved: 0,
+    };
+    take_token(frame, budget, now) && map.insert(flow, entry, 0).is_ok()
+}
+
+/// Takes one token from this CPU's bucket.
+#[inline(always)]
+fn take_token(frame: &Frame, budget: Budget, now: u32) -> bool {
+    let Some(bucket) = BUDGETS.get_ptr_mut(budget as u32) else {
+        return false;
+    };
+    // SAFETY: the element is this CPU's own, and the program is not interrupted by itself.
+    let bucket: &mut TokenBucket = unsafe { &mut *bucket };
+    let timing = TIMING.load();
+    let (rate, burst) = match budget {
+        Budget::Flows => (timing.tokens_per_tick[0], timing.burst[0]),
+        Budget::Openings => (timing.tokens_per_tick[1], timing.burst[1]),
+    };
+    let elapsed = now.wrapping_sub(bucket.filled_at);
+    if elapsed != 0 {
+        let filled = u64::from(bucket.tokens) + u64::from(elapsed) * u64::from(rate);
+        bucket.tokens = if filled > u64::from(burst) {
+            burst
+        } else {
+            filled as u32
+        };
+        bucket.filled_at = now;
+    }
+    if bucket.tokens == 0 {
+        if now.wrapping_sub(bucket.warned_at) > timing.warning_ticks {
+            bucket.warned_at = now;
+            warn!(
+                frame.context(),
+                "new flows come faster than new_flows_per_second allows; some are not remembered"
+            );
+        }
+        return false;
+    }
+    bucket.tokens -= 1;
+    true
+}

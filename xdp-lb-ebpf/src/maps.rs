@@ -1,0 +1,73 @@
+//! The maps and the constants set at load. Sizes are those of the config's `limits`, set by the
+//! daemon when it loads the program; the ones here serve where nobody sets them.
+
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    macros::map,
+    maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray},
+};
+use xdp_lb_common::{
+    abi::{
+        BackendEntry, Budget, Count, FlowEntry, FlowKey, Meta, ServiceEntry, ServiceKey, SlotPair,
+        Timing, TokenBucket,
+    },
+    counters::Counter,
+    hash::HashKey,
+};
+
+/// Set at load.
+#[unsafe(no_mangle)]
+pub(crate) static HASH_KEY: Global<HashKey> = Global::new(HashKey::DEFAULT);
+
+/// Set at load.
+#[unsafe(no_mangle)]
+pub(crate) static TIMING: Global<Timing> = Global::new(Timing {
+    tokens_per_tick: [400; Budget::COUNT as usize],
+    burst: [4000; Budget::COUNT as usize],
+    closing_ticks: 60 * 250,
+    opening_ticks: 60 * 250,
+    warning_ticks: 10 * 250,
+});
+
+/// For the daemon only: the program does not read it.
+#[map]
+pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static SERVICES: HashMap<ServiceKey, u32> =
+    HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static SERVICE_TABLE: Array<ServiceEntry> =
+    Array::with_max_entries(4096, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static SLOTS: Array<SlotPair> = Array::with_max_entries(1 << 20, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static FLOWS_V4: LruHashMap<FlowKey<[u8; 4]>, FlowEntry> =
+    LruHashMap::with_max_entries(1 << 16, 0);
+
+#[map]
+pub(crate) static OPENINGS_V4: LruHashMap<FlowKey<[u8; 4]>, FlowEntry> =
+    LruHashMap::with_max_entries(1 << 16, 0);
+
+#[map]
+pub(crate) static BUDGETS: PerCpuArray<TokenBucket> =
+    PerCpuArray::with_max_entries(Budget::COUNT, 0);
+
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+#[map]
+pub(crate) static SERVICE_COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(4096, 0);
+
+#[map]
+pub(crate) static BACKEND_COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(4096, 0);
+
+#[map]
+pub(crate) static PORTS: DevMapHash = DevMapHash::with_max_entries(64, 0);

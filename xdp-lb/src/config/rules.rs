@@ -1,0 +1,146 @@
+//! Rules for single values, the same for the file and for changes that are made at runtime.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::types::{Forwarding, Service};
+use super::unsupported::{self, IPV6};
+use crate::lookup::MAX_WEIGHT;
+
+/// A rule that a value breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// The text is not an IP address.
+    #[error(
+        "`{text}` is not an IP address; write it like 192.0.2.10, without port or prefix length"
+    )]
+    NotAnAddress {
+        /// What is written.
+        text: String,
+    },
+    /// The address is not one that a single host can be reached by.
+    #[error("{address} is {kind}; a {role} needs an address of its own")]
+    SpecialAddress {
+        /// The address.
+        address: IpAddr,
+        /// What it is: "a loopback address".
+        kind: &'static str,
+        /// What it was given for: "vip" or "backend".
+        role: &'static str,
+    },
+    /// An IPv4 address is written as an IPv6 address.
+    #[error("{address} is an IPv4 address in its IPv6 form; write {plain}")]
+    MappedAddress {
+        /// The address as it is written.
+        address: IpAddr,
+        /// The same address as it should be written.
+        plain: Ipv4Addr,
+    },
+    /// The backend's address is one of the service's VIPs.
+    #[error("{address} is a vip of this service; give the backend's own address")]
+    BackendIsVip {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The forwarding mode cannot carry packets from the VIP's to the backend's address family.
+    #[error(
+        "backend {backend} and vip {vip} are of different address families, which forwarding \
+         `{forwarding}` cannot bridge; use one family in a service"
+    )]
+    Family {
+        /// The backend's address.
+        backend: IpAddr,
+        /// A VIP of the service.
+        vip: IpAddr,
+        /// The service's forwarding mode.
+        forwarding: Forwarding,
+    },
+    /// The weight is too large.
+    #[error("{weight} is out of range; a weight is from 0 (drained) to {MAX_WEIGHT}")]
+    Weight {
+        /// The weight.
+        weight: u32,
+    },
+    /// The configuration has it, but this version does not do it.
+    #[error("{thing} is not supported by this version; {way_out}")]
+    Unsupported {
+        /// What is not supported.
+        thing: &'static str,
+        /// What to do instead.
+        way_out: &'static str,
+    },
+}
+
+/// Checks a backend that is to be added to `service`, or changed, with the rules that hold for one
+/// in the file. That the service does not have the address yet is left to the caller.
+///
+/// # Errors
+///
+/// If the address is not one of a single host, is a VIP of the service or does not fit the
+/// service's address family, or if the weight is above 65535.
+pub fn validate_backend(service: &Service, address: IpAddr, weight: u32) -> Result<(), RuleError> {
+    check_address(address, "backend")?;
+    if service.vips.contains(&address) {
+        return Err(RuleError::BackendIsVip { address });
+    }
+    check_family(service.forwarding, &service.vips, address)?;
+    if weight > MAX_WEIGHT {
+        return Err(RuleError::Weight { weight });
+    }
+    Ok(())
+}
+
+/// The address that `text` spells, if it may be that of a `role`: "vip" or "backend".
+pub(super) fn parse_address(text: &str, role: &'static str) -> Result<IpAddr, RuleError> {
+    let address = text.parse().map_err(|_| RuleError::NotAnAddress {
+        text: text.to_owned(),
+    })?;
+    check_address(address, role)?;
+    Ok(address)
+}
+
+/// Refuses addresses that do not lead to one host.
+fn check_address(address: IpAddr, role: &'static str) -> Result<(), RuleError> {
+    if let IpAddr::V6(v6) = address
+        && let Some(plain) = v6.to_ipv4_mapped()
+    {
+        return Err(RuleError::MappedAddress { address, plain });
+    }
+    let kind = match address {
+        IpAddr::V4(v4) if v4.is_unspecified() => "the unspecified address",
+        IpAddr::V4(v4) if v4.octets()[0] == 0 => "an address of \"this network\"",
+        IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
+        IpAddr::V6(v6) if v6.is_unspecified() => "the unspecified address",
+        _ if address.is_loopback() => "a loopback address",
+        _ if address.is_multicast() => "a multicast address",
+        IpAddr::V6(_) => return unsupported::check(role, IPV6),
+        IpAddr::V4(_) => return Ok(()),
+    };
+    Err(RuleError::SpecialAddress {
+        address,
+        kind,
+        role,
+    })
+}
+
+/// Refuses a backend whose packets would have to change their address family on the way.
+pub(super) fn check_family(
+    forwarding: Forwarding,
+    vips: &[IpAddr],
+    backend: IpAddr,
+) -> Result<(), RuleError> {
+    match forwarding {
+        // The packet is sent as it came, so its family is that of the backend's next hop.
+        Forwarding::L2 => {}
+        // The packet travels inside another, of whichever family.
+        Forwarding::Ipip | Forwarding::Gue => return Ok(()),
+    }
+    match vips.iter().find(|vip| vip.is_ipv4() != backend.is_ipv4()) {
+        Some(&vip) => Err(RuleError::Family {
+            backend,
+            vip,
+            forwarding,
+        }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,227 @@
+//! The configuration as the rest of the daemon sees it: plain values, defaults filled in.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use xdp_lb_common::hash::{Affinity, HashKey};
+
+use super::Scheduler;
+use super::duration;
+
+/// The weight of a backend for which none is written.
+pub const DEFAULT_WEIGHT: u32 = 100;
+
+/// A whole configuration in which every rule holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// Where the program is attached; at least one, each name once.
+    pub interfaces: Vec<Interface>,
+    /// Key of the flow hash. Not shown: who knows it can choose slots.
+    #[serde(skip)]
+    pub hash_key: HashKey,
+    /// Sizes of the maps.
+    pub limits: Limits,
+    /// Where metrics are served over TCP, if they are.
+    pub metrics: Option<SocketAddr>,
+    /// In the order of the file; may be empty.
+    pub services: Vec<Service>,
+}
+
+/// An interface that packets for VIPs arrive at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Interface {
+    /// Its name, as the kernel knows it.
+    pub name: String,
+    /// How the program is attached to it.
+    pub mode: AttachMode,
+}
+
+/// Declares an enum whose variants are words of the configuration: `name`, `Display`, `Serialize`.
+macro_rules! words {
+    ($(#[$doc:meta])* $enum:ident { $($(#[$variant_doc:meta])* $variant:ident $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+        pub enum $enum {
+            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)*
+        }
+
+        impl $enum {
+            /// Every variant with its word.
+            pub(super) const WORDS: &[(&str, Self)] = &[$(($word, Self::$variant)),*];
+
+            /// The word for it in the configuration.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
+        impl std::fmt::Display for $enum {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    };
+}
+
+words! {
+    /// Where in the receive path the program runs.
+    AttachMode {
+        /// In the driver if it can, otherwise in the generic path.
+        #[default]
+        Auto "auto",
+        /// In the driver, or not at all.
+        Native "native",
+        /// In the kernel's generic path: works everywhere, and is slower.
+        Generic "generic",
+    }
+}
+
+words! {
+    /// The transport protocol of a service.
+    Protocol {
+        /// TCP.
+        #[default]
+        Tcp "tcp",
+        /// UDP.
+        Udp "udp",
+    }
+}
+
+words! {
+    /// How a packet reaches its backend.
+    Forwarding {
+        /// New MAC addresses only: the backend is on a network of the director.
+        #[default]
+        L2 "l2",
+        /// Inside an IP packet.
+        Ipip "ipip",
+        /// Inside a UDP packet (generic UDP encapsulation).
+        Gue "gue",
+    }
+}
+
+words! {
+    /// Whether flows are remembered.
+    ConnectionTracking {
+        /// Every flow keeps its backend while it is remembered.
+        #[default]
+        Full "full",
+        /// Every packet goes by its slot.
+        Off "off",
+    }
+}
+
+impl Protocol {
+    /// The IP protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+/// Sizes of the maps, which are fixed when the program is loaded, and rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Triples of VIP, protocol and port that services may have together: 1..=65535.
+    pub services: u32,
+    /// Backends that services may have together, each counted once a service: 1..=65534.
+    pub backends: u32,
+    /// Slots for all lookup tables, of four bytes each; at least three times the sum of
+    /// the services' `table_size`.
+    pub slots: u32,
+    /// Flows that are remembered at once.
+    pub flows: u32,
+    /// Flow entries that one CPU may make in a second.
+    pub new_flows_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            services: 4096,
+            backends: 65_000,
+            slots: 1 << 23,
+            flows: 1_000_000,
+            new_flows_per_second: 100_000,
+        }
+    }
+}
+
+/// What is balanced: every pair of a VIP and a port, with one protocol and one set of backends.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Service {
+    /// 1 to 64 letters, digits, `.`, `_` and `-`; no other service has it.
+    pub name: String,
+    /// At least one, each once.
+    pub vips: Vec<IpAddr>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// At least one, each once; 0 stands alone and means every port.
+    pub ports: Vec<u16>,
+    /// What a flow's slot is chosen by.
+    #[serde(serialize_with = "serialize_affinity")]
+    pub affinity: Affinity,
+    /// How packets reach the backends.
+    pub forwarding: Forwarding,
+    /// What fills the lookup table.
+    pub scheduler: Scheduler,
+    /// Slots of the lookup table; prime where the scheduler is `maglev`.
+    pub table_size: u32,
+    /// Whether flows are remembered.
+    pub connection_tracking: ConnectionTracking,
+    /// How long silent flows are remembered.
+    pub idle_timeout: IdleTimeout,
+    /// In the order of the file, each address once; may be empty.
+    pub backends: Vec<Backend>,
+}
+
+/// How long a silent flow is remembered: 1 second to 24 hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct IdleTimeout {
+    /// Of a TCP flow.
+    #[serde(serialize_with = "duration::serialize")]
+    pub tcp: Duration,
+    /// Of a UDP flow.
+    #[serde(serialize_with = "duration::serialize")]
+    pub udp: Duration,
+}
+
+impl Default for IdleTimeout {
+    fn default() -> Self {
+        Self {
+            tcp: Duration::from_secs(15 * 60),
+            udp: Duration::from_secs(2 * 60),
+        }
+    }
+}
+
+/// A real server of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Backend {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its share of new flows relative to the others: 0..=65535; 0: drained.
+    pub weight: u32,
+}
+
+/// The word for an affinity in the configuration.
+pub(super) const fn affinity_word(affinity: Affinity) -> &'static str {
+    match affinity {
+        Affinity::Flow => "flow",
+        Affinity::Source => "source",
+    }
+}
+
+fn serialize_affinity<S: Serializer>(
+    affinity: &Affinity,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(affinity_word(*affinity))
+}

@@ -1,0 +1,113 @@
+//! `xdp-lb run`: starts everything, waits for signals, and leaves packets flowing when it stops.
+
+use std::{io, path::PathBuf};
+
+use anyhow::Context as _;
+use aya_log::EbpfLogger;
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    api::{self, Socket},
+    config::Config,
+    dataplane::Dataplane,
+    director::{Director, DirectorHandle, Ended, Paths, chain},
+};
+
+/// What `xdp-lb run` is told on the command line.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Config file, pin directory, state directory.
+    pub paths: Paths,
+    /// The UNIX socket.
+    pub socket: PathBuf,
+    /// Take program and pins away when stopping.
+    pub detach_on_exit: bool,
+}
+
+/// Runs until SIGTERM or SIGINT, or until asked to detach.
+///
+/// # Errors
+///
+/// If it cannot start.
+pub async fn run(options: RunOptions, config: Config) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&options.paths.state)
+        .with_context(|| format!("state directory {}", options.paths.state.display()))?;
+    let mut socket = Socket::open(&options.socket)?;
+    let metrics = config.metrics;
+    let mut director = Director::start(options.paths.clone(), config).await?;
+    follow_logs(director.dataplane());
+    let (handle, mut task) = director.spawn();
+    if let Some(address) = metrics {
+        api::serve_tcp(address, api::metrics_router(handle.clone())).await?;
+    }
+    info!(socket = %options.socket.display(), "ready");
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut serving = Box::pin(socket.serve(api::router(handle.clone())));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&handle).await,
+            ended = &mut task => {
+                // The answer to the one who asked is still on its way.
+                let grace = std::time::Duration::from_millis(200);
+                let _ = tokio::time::timeout(grace, &mut serving).await;
+                return finish(ended);
+            }
+            served = &mut serving => served.context("serving the socket")?,
+        }
+    }
+    if options.detach_on_exit {
+        handle.detach().await?;
+        info!("detached; traffic to VIPs goes to the kernel");
+    } else {
+        info!(
+            pins = %options.paths.pins.path().display(),
+            "stopping; packets go on flowing, `xdp-lb detach` ends that"
+        );
+    }
+    Ok(())
+}
+
+fn finish(ended: Result<Ended, tokio::task::JoinError>) -> anyhow::Result<()> {
+    match ended {
+        Ok(Ended::Detached) => info!("detached; traffic to VIPs goes to the kernel"),
+        Ok(Ended::Abandoned) => {}
+        Err(error) => return Err(error).context("the director's task"),
+    }
+    Ok(())
+}
+
+async fn reload(handle: &DirectorHandle) {
+    match handle.reload().await {
+        Ok(change) => change.notes.iter().for_each(|note| warn!("{note}")),
+        Err(error) => error!("config not taken: {}", chain(&error)),
+    }
+}
+
+/// Writes what the program logs to the daemon's log. Without it everything works, so its failure is
+/// only told.
+fn follow_logs(dataplane: &mut Dataplane) {
+    let follow = dataplane.logger().and_then(|logger| {
+        // SAFETY: the logger owns the ring buffer's file descriptor and keeps it open for as long as
+        // it lives, and it is handed over whole.
+        unsafe { AsyncFd::register(logger) }.map_err(|error| io::Error::other(error.to_string()))
+    });
+    match follow {
+        Ok(logger) => drop(tokio::spawn(forward_logs(logger))),
+        Err(error) => warn!(%error, "what the XDP program logs is not shown"),
+    }
+}
+
+async fn forward_logs(mut logger: AsyncFd<EbpfLogger<&'static dyn log::Log>>) {
+    while let Ok(mut ready) = logger.readable_mut().await {
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
+    }
+}

@@ -1,0 +1,295 @@
+//! The data plane as the daemon sees it: the loaded program, its maps and its links.
+//!
+//! The only module that touches aya. It knows how to read and write what
+//! [`xdp_lb_common::abi`] describes, and nothing of why: what should be in the maps is decided in
+//! [`director`](crate::director).
+//!
+//! Maps and links are pinned, so that packets go on flowing without the daemon. Opening a data plane
+//! whose pins are there adopts them, with the flows in them.
+
+mod attach;
+mod clock;
+mod counters;
+mod error;
+mod mapping;
+mod pins;
+mod state;
+
+use std::{fs::File, io, os::fd::AsFd as _};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, DevMapHash, HashMap, Map, MapData, PerCpuArray},
+    programs::Xdp,
+};
+use aya_log::EbpfLogger;
+use xdp_lb_common::{
+    abi::{ABI_VERSION, Count, Meta, ServiceKey, Timing, global, map},
+    hash::HashKey,
+};
+
+pub use self::{
+    attach::{Attachment, Mode},
+    counters::{Counters, Traffic},
+    error::DataplaneError,
+    pins::PinDirectory,
+    state::Found,
+};
+use self::{clock::Ticks, mapping::Mapping};
+use crate::config::Limits;
+
+/// The program, as the build script made it. Empty where it had no BPF toolchain.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-lb-ebpf"));
+
+/// Name of the program in the object.
+pub const PROGRAM: &str = "xdp_lb";
+
+/// Entries of the map of openings. At the default rate a CPU can make all of them in 0.6 s, which
+/// is longer than a handshake's round trip.
+const OPENINGS: u32 = 65_536;
+
+/// Most interfaces that packets may leave by.
+const PORTS: u32 = 64;
+
+/// What a data plane is opened with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where maps and links are pinned.
+    pub pins: PinDirectory,
+    /// Sizes of the maps, where they are made anew.
+    pub limits: Limits,
+    /// Key of the flow hash.
+    pub hash_key: HashKey,
+}
+
+/// The loaded program with its maps. Dropping it closes them; what is pinned stays.
+pub struct Dataplane {
+    pins: PinDirectory,
+    ebpf: Ebpf,
+    ticks: Ticks,
+    sizes: Sizes,
+    services: HashMap<MapData, ServiceKey, u32>,
+    service_table: Mapping,
+    slots: Mapping,
+    backends: Mapping,
+    counters: PerCpuArray<MapData, Count>,
+    service_counters: PerCpuArray<MapData, Count>,
+    backend_counters: PerCpuArray<MapData, Count>,
+    ports: DevMapHash<MapData>,
+    /// Keeps another daemon away from the pins.
+    _lock: File,
+}
+
+/// How much the maps hold, in entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Triples of VIP, protocol and port, and so services.
+    pub services: u32,
+    /// Backends; index 0 is one of them and never used.
+    pub backends: u32,
+    /// Slots in the arena.
+    pub slots: u32,
+    /// Remembered flows.
+    pub flows: u32,
+}
+
+/// Whether the maps were there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Made anew.
+    New,
+    /// Those of an earlier daemon, with all that was in them.
+    Adopted,
+}
+
+impl Dataplane {
+    /// Loads the program and opens its maps, those that are pinned first.
+    ///
+    /// # Errors
+    ///
+    /// If the pin directory is not on a BPF file system, if pinned maps are of another ABI version
+    /// or were made with another hash key, or if the kernel refuses the program.
+    pub fn open(options: &Options) -> Result<(Self, Origin), DataplaneError> {
+        if OBJECT.is_empty() {
+            return Err(DataplaneError::NoObject);
+        }
+        let lock = options.pins.prepare()?;
+        let origin = adoptable(&options.pins, options.hash_key)?;
+        let ticks = Ticks::of_this_kernel();
+        let timing = timing(&options.limits, ticks);
+        let mut ebpf = load(options, &timing)?;
+        let mut dataplane = Self {
+            pins: options.pins.clone(),
+            ticks,
+            sizes: sizes(&ebpf)?,
+            services: take(&mut ebpf, map::SERVICES)?,
+            service_table: mapping(&mut ebpf, map::SERVICE_TABLE, 16)?,
+            slots: mapping(&mut ebpf, map::SLOTS, 8)?,
+            backends: mapping(&mut ebpf, map::BACKENDS, 64)?,
+            counters: take(&mut ebpf, map::COUNTERS)?,
+            service_counters: take(&mut ebpf, map::SERVICE_COUNTERS)?,
+            backend_counters: take(&mut ebpf, map::BACKEND_COUNTERS)?,
+            ports: take(&mut ebpf, map::PORTS)?,
+            ebpf,
+            _lock: lock,
+        };
+        let mut meta: Array<MapData, Meta> = take(&mut dataplane.ebpf, map::META)?;
+        let found = Meta {
+            abi_version: ABI_VERSION,
+            reserved: 0,
+            hash_key: options.hash_key.0,
+        };
+        meta.set(0, found, 0)
+            .map_err(|source| DataplaneError::map(map::META, source))?;
+        Ok((dataplane, origin))
+    }
+
+    /// How much the maps hold. Adopted maps keep the sizes they were made with.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// Converts a time to ticks of the kernel's clock, rounded up.
+    #[must_use]
+    pub fn ticks(&self, time: std::time::Duration) -> u32 {
+        self.ticks.count(time)
+    }
+
+    /// A reader of what the program logs, which it hands on to [`log`].
+    ///
+    /// # Errors
+    ///
+    /// If it was taken before, or the kernel does not let the buffer be read.
+    pub fn logger(&mut self) -> io::Result<EbpfLogger<&'static dyn log::Log>> {
+        EbpfLogger::init(&mut self.ebpf).map_err(io::Error::other)
+    }
+
+    /// The loaded program, for what tests do with it.
+    ///
+    /// # Errors
+    ///
+    /// Never in practice: the program was there when it was loaded.
+    pub fn program(&mut self) -> Result<&mut Xdp, DataplaneError> {
+        let program = self
+            .ebpf
+            .program_mut(PROGRAM)
+            .ok_or(DataplaneError::NoProgram)?;
+        program.try_into().map_err(DataplaneError::Load)
+    }
+}
+
+/// Looks at what is pinned, before anything is loaded.
+fn adoptable(pins: &PinDirectory, hash_key: HashKey) -> Result<Origin, DataplaneError> {
+    let pinned = pins.path().join(map::META);
+    if !pinned.exists() {
+        return Ok(Origin::New);
+    }
+    let read = || {
+        let data = MapData::from_pin(&pinned)?;
+        Array::<_, Meta>::try_from(Map::Array(data))?.get(&0, 0)
+    };
+    let meta = read().map_err(|source| DataplaneError::map(map::META, source))?;
+    match meta.abi_version {
+        // Made by a daemon that was killed before it had written this.
+        0 => Ok(Origin::New),
+        ABI_VERSION if meta.hash_key == hash_key.0 => Ok(Origin::Adopted),
+        ABI_VERSION => Err(DataplaneError::HashKey {
+            pins: pins.path().to_owned(),
+        }),
+        found => Err(DataplaneError::Abi {
+            pins: pins.path().to_owned(),
+            found,
+        }),
+    }
+}
+
+fn timing(limits: &Limits, ticks: Ticks) -> Timing {
+    let per_tick = limits
+        .new_flows_per_second
+        .div_ceil(ticks.per_second())
+        .max(1);
+    let burst = (limits.new_flows_per_second / 10).max(per_tick);
+    Timing {
+        tokens_per_tick: [per_tick; 2],
+        burst: [burst; 2],
+        closing_ticks: ticks.count(crate::timing::CLOSING),
+        opening_ticks: ticks.count(crate::timing::OPENING),
+        warning_ticks: ticks.count(crate::timing::BETWEEN_WARNINGS),
+    }
+}
+
+fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
+    let limits = &options.limits;
+    let backends = limits.backends + 1;
+    let pins: Vec<_> = map::PINNED
+        .iter()
+        .map(|&name| (name, options.pins.path().join(name)))
+        .collect();
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(global::HASH_KEY, &options.hash_key, true)
+        .override_global(global::TIMING, timing, true)
+        .map_max_entries(map::SERVICES, limits.services)
+        .map_max_entries(map::SERVICE_TABLE, limits.services)
+        .map_max_entries(map::SERVICE_COUNTERS, limits.services)
+        .map_max_entries(map::SLOTS, limits.slots.div_ceil(2))
+        .map_max_entries(map::BACKENDS, backends)
+        .map_max_entries(map::BACKEND_COUNTERS, backends)
+        .map_max_entries(map::FLOWS_V4, limits.flows)
+        .map_max_entries(map::OPENINGS_V4, OPENINGS)
+        .map_max_entries(map::PORTS, PORTS);
+    for (name, path) in &pins {
+        loader.map_pin_path(name, path.as_path());
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(DataplaneError::Object)?;
+    let program: &mut Xdp = ebpf
+        .program_mut(PROGRAM)
+        .ok_or(DataplaneError::NoProgram)?
+        .try_into()
+        .map_err(DataplaneError::Load)?;
+    program.load().map_err(DataplaneError::Load)?;
+    Ok(ebpf)
+}
+
+fn sizes(ebpf: &Ebpf) -> Result<Sizes, DataplaneError> {
+    let size = |name: &'static str| match ebpf.map(name) {
+        Some(Map::Array(data) | Map::LruHashMap(data)) => max_entries(name, data),
+        _ => Err(DataplaneError::MissingMap { name }),
+    };
+    Ok(Sizes {
+        services: size(map::SERVICE_TABLE)?,
+        backends: size(map::BACKENDS)?,
+        slots: size(map::SLOTS)?.saturating_mul(2),
+        flows: size(map::FLOWS_V4)?,
+    })
+}
+
+fn max_entries(name: &'static str, data: &MapData) -> Result<u32, DataplaneError> {
+    Ok(data
+        .info()
+        .map_err(|source| DataplaneError::map(name, source))?
+        .max_entries())
+}
+
+/// Takes a map out of the object as the type it is used by.
+fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, DataplaneError>
+where
+    M: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .ok_or(DataplaneError::MissingMap { name })?;
+    M::try_from(map).map_err(|source| DataplaneError::map(name, source))
+}
+
+/// Maps the memory of an array whose elements have `size` bytes.
+fn mapping(ebpf: &mut Ebpf, name: &'static str, size: usize) -> Result<Mapping, DataplaneError> {
+    let Some(Map::Array(data)) = ebpf.take_map(name) else {
+        return Err(DataplaneError::MissingMap { name });
+    };
+    let entries = usize::try_from(max_entries(name, &data)?).unwrap_or(usize::MAX);
+    let bytes = entries.saturating_mul(size);
+    Mapping::new(data.fd().as_fd(), bytes)
+        .map_err(|source| DataplaneError::Mapping { name, source })
+}

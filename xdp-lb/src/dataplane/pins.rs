@@ -1,0 +1,148 @@
+//! The directory in which maps and links are pinned.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+use super::DataplaneError;
+
+/// Where distributions mount the BPF file system.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// A directory on a BPF file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinDirectory(PathBuf);
+
+impl PinDirectory {
+    /// Used where nobody asks for another.
+    pub const DEFAULT: &str = "/sys/fs/bpf/xdp-lb";
+
+    /// The directory at `path`; it need not exist yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the directory and locks it; the lock ends with what is returned. Mounts the BPF file
+    /// system at its usual place where it is missing.
+    pub(super) fn prepare(&self) -> Result<fs::File, DataplaneError> {
+        if self.0.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
+            mount(
+                Some("bpf"),
+                BPFFS,
+                Some("bpf"),
+                MsFlags::empty(),
+                Some("mode=0700"),
+            )
+            .map_err(|errno| self.error(format!("cannot mount {BPFFS}: {errno}")))?;
+        }
+        let existing = self
+            .0
+            .ancestors()
+            .find(|path| path.exists())
+            .unwrap_or(Path::new("/"));
+        if !is_bpffs(existing) {
+            return Err(self.error(format!(
+                "not on a BPF file system; choose one below {BPFFS}, or mount one: \
+                 `mount -t bpf bpf {}`",
+                existing.display()
+            )));
+        }
+        fs::create_dir_all(&self.0).map_err(|error| self.error(error.to_string()))?;
+        self.lock()
+    }
+
+    /// Locks the directory against daemons that would use it as well.
+    fn lock(&self) -> Result<fs::File, DataplaneError> {
+        let directory = fs::File::open(&self.0).map_err(|error| self.error(error.to_string()))?;
+        directory.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => self.error(
+                "another daemon uses it; stop that one, or give this one a directory of its own \
+                 with --pin-dir"
+                    .into(),
+            ),
+            fs::TryLockError::Error(error) => self.error(format!("cannot lock it: {error}")),
+        })?;
+        Ok(directory)
+    }
+
+    /// The pins whose names begin with `prefix`; none where the directory is missing.
+    pub(super) fn named(&self, prefix: &str) -> Result<Vec<PathBuf>, DataplaneError> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(self.error(error.to_string())),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| self.error(error.to_string()))?;
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// [`remove`](Self::remove) without a daemon. 0 where there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a daemon is running here, and as `remove`.
+    pub fn remove_unused(&self) -> Result<usize, DataplaneError> {
+        if !self.0.exists() {
+            return Ok(0);
+        }
+        let _lock = self.lock()?;
+        self.remove()
+    }
+
+    /// Takes everything away: the links first, so that packets go to the kernel at once, then the
+    /// maps, then the directory. Returns how many pins there were.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be read or a pin cannot be removed.
+    pub fn remove(&self) -> Result<usize, DataplaneError> {
+        let mut pins = self.named("")?;
+        pins.sort_by_key(|path| !is_link(path));
+        for pin in &pins {
+            fs::remove_file(pin)
+                .map_err(|error| self.error(format!("cannot remove {}: {error}", pin.display())))?;
+        }
+        match fs::remove_dir(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.error(error.to_string()))
+            }
+            _ => Ok(pins.len()),
+        }
+    }
+
+    fn error(&self, reason: String) -> DataplaneError {
+        DataplaneError::Pins {
+            path: self.0.clone(),
+            reason,
+        }
+    }
+}
+
+fn is_link(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with(super::attach::LINK))
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}

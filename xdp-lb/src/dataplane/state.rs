@@ -1,0 +1,243 @@
+//! What the maps hold: reading it when a data plane is adopted, and writing changes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::maps::MapError;
+use nix::errno::Errno;
+use xdp_lb_common::abi::{BackendEntry, NextHop, ServiceEntry, ServiceKey, Slot, TableRef, map};
+
+use super::{Dataplane, DataplaneError};
+
+/// What was found in adopted maps.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Keys with the ids that they lead to.
+    pub keys: Vec<(ServiceKey, u32)>,
+    /// All backend entries that are in use or have been, with their indices.
+    pub backends: Vec<(u16, BackendEntry)>,
+}
+
+const SERVICE_WORDS: usize = size_of::<ServiceEntry>() / 8;
+const BACKEND_WORDS: usize = size_of::<BackendEntry>() / 8;
+
+impl Dataplane {
+    /// Reads what is in the maps.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let a map be read.
+    pub fn found(&self) -> Result<Found, DataplaneError> {
+        let keys = self
+            .services
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(|source| DataplaneError::map(map::SERVICES, source))?;
+        let backends = (1..self.sizes.backends.min(u32::from(Slot::MIXED)))
+            .filter_map(|index| u16::try_from(index).ok())
+            .map(|index| (index, self.backend(index)))
+            .filter(|(_, entry)| entry.link != 0)
+            .collect();
+        Ok(Found { keys, backends })
+    }
+
+    /// Reads a service's entry.
+    #[must_use]
+    pub fn service(&self, id: u32) -> ServiceEntry {
+        let [table, rest] = read_words(self.service_table.words(), id);
+        let [a, b, c, d, e, f, g, h] = rest.to_ne_bytes();
+        ServiceEntry {
+            table,
+            flags: u32::from_ne_bytes([a, b, c, d]),
+            idle_ticks: u32::from_ne_bytes([e, f, g, h]),
+        }
+    }
+
+    /// Writes a service's entry: flags and times first, then, in one write, its table.
+    pub fn set_service(&mut self, id: u32, entry: &ServiceEntry) {
+        let [a, b, c, d] = entry.flags.to_ne_bytes();
+        let [e, f, g, h] = entry.idle_ticks.to_ne_bytes();
+        let rest = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let words = words::<SERVICE_WORDS>(self.service_table.words(), id);
+        words[1].store(rest, Ordering::Release);
+        words[0].store(entry.table, Ordering::Release);
+    }
+
+    /// Sets a service's counters to zero, for an id that gets a new owner.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let the map be written.
+    pub fn begin_service(&mut self, id: u32) -> Result<(), DataplaneError> {
+        self.clear_service_traffic(id)
+    }
+
+    /// Lets `key` lead to the service `id`, from the next packet on.
+    ///
+    /// # Errors
+    ///
+    /// If the map is full.
+    pub fn set_key(&mut self, key: ServiceKey, id: u32) -> Result<(), DataplaneError> {
+        let size = self.sizes.services;
+        self.services.insert(key, id, 0).map_err(|error| match error {
+            MapError::SyscallError(error)
+                if matches!(error.io_error.raw_os_error(), Some(e) if e == Errno::E2BIG as i32) =>
+            {
+                DataplaneError::Full { name: map::SERVICES, size, limit: "services" }
+            }
+            source => DataplaneError::map(map::SERVICES, source),
+        })
+    }
+
+    /// Takes `key` away: packets for it go to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let the map be written. That it is gone already is none.
+    pub fn remove_key(&mut self, key: &ServiceKey) -> Result<(), DataplaneError> {
+        match self.services.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(Errno::ENOENT as i32) =>
+            {
+                Ok(())
+            }
+            Err(source) => Err(DataplaneError::map(map::SERVICES, source)),
+        }
+    }
+
+    /// Reads the slots of a table. A table that is not within the arena reads as empty.
+    #[must_use]
+    pub fn slots(&self, table: TableRef) -> Vec<Slot> {
+        let words = range(table).and_then(|range| self.slots.half_words().get(range));
+        words
+            .unwrap_or_default()
+            .iter()
+            .map(|word| Slot::unpack(word.load(Ordering::Relaxed)))
+            .collect()
+    }
+
+    /// Writes slots from `offset` of the arena on. Each slot is written at once; a table in use may
+    /// be written to where every state in between is right too.
+    ///
+    /// # Panics
+    ///
+    /// If the slots do not fit the arena: its regions are handed out by [`director`](crate::director).
+    pub fn set_slots(&mut self, offset: u32, slots: &[Slot]) {
+        let size = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        let range = range(TableRef { offset, size }).expect("a region within 32 bits");
+        for (word, slot) in self.slots.half_words()[range].iter().zip(slots) {
+            word.store(slot.pack(), Ordering::Relaxed);
+        }
+        // What follows (the service's entry) must not be seen before the slots.
+        std::sync::atomic::fence(Ordering::Release);
+    }
+
+    /// Reads a backend's entry.
+    #[must_use]
+    pub fn backend(&self, index: u16) -> BackendEntry {
+        let [next_hop, link, mac, owner, high, low, tail @ ..] =
+            read_words::<BACKEND_WORDS>(self.backends.words(), u32::from(index));
+        let mut address = [0; 16];
+        address[..8].copy_from_slice(&high.to_ne_bytes());
+        address[8..].copy_from_slice(&low.to_ne_bytes());
+        let [a, b, c, d, e, f, g, h] = owner.to_ne_bytes();
+        BackendEntry {
+            next_hop,
+            link,
+            source_mac: mac.to_ne_bytes(),
+            service: u32::from_ne_bytes([a, b, c, d]),
+            reserved: u32::from_ne_bytes([e, f, g, h]),
+            address,
+            reserved_tail: tail,
+        }
+    }
+
+    /// Writes a backend's entry. Packets see the old entry, then one that may not be used, then the
+    /// new one; where only the next hop differs, the old and the new.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for_packets_in_flight`](Self::wait_for_packets_in_flight), which it calls where an
+    /// entry in use changes in more than the next hop.
+    pub fn set_backend(&mut self, index: u16, entry: &BackendEntry) -> Result<(), DataplaneError> {
+        let held = self.backend(index);
+        let words = words::<BACKEND_WORDS>(self.backends.words(), u32::from(index));
+        let store = |word: usize, bytes: [u8; 8]| {
+            words[word].store(u64::from_ne_bytes(bytes), Ordering::Release);
+        };
+        if (BackendEntry {
+            next_hop: entry.next_hop,
+            ..held
+        }) != *entry
+        {
+            words[0].store(0, Ordering::SeqCst);
+            if NextHop::unpack(held.next_hop).is_serving() {
+                self.wait_for_packets_in_flight()?;
+            }
+            words[1].store(entry.link, Ordering::Release);
+            store(2, entry.source_mac);
+            let [a, b, c, d] = entry.service.to_ne_bytes();
+            let [e, f, g, h] = entry.reserved.to_ne_bytes();
+            store(3, [a, b, c, d, e, f, g, h]);
+            let (high, low) = entry.address.split_at(8);
+            store(
+                4,
+                high.try_into().expect("half of an address has eight bytes"),
+            );
+            store(
+                5,
+                low.try_into().expect("half of an address has eight bytes"),
+            );
+        }
+        words[0].store(entry.next_hop, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Sets a backend's counters to zero, for an index that gets a new owner.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let the map be written.
+    pub fn begin_backend(&mut self, index: u16) -> Result<(), DataplaneError> {
+        self.clear_backend_traffic(index)
+    }
+
+    /// Waits until no packet is under way that began before the call, so that what is no longer
+    /// referred to can be used anew. Takes some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel lacks `membarrier(2)`.
+    pub fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError> {
+        // XDP programs run within an RCU read-side critical section, and MEMBARRIER_CMD_GLOBAL
+        // returns after an RCU grace period.
+        // SAFETY: the system call takes no pointers.
+        let result =
+            unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(DataplaneError::Barrier(std::io::Error::last_os_error()))
+        }
+    }
+}
+
+fn range(table: TableRef) -> Option<std::ops::Range<usize>> {
+    let start = usize::try_from(table.offset).ok()?;
+    Some(start..start.checked_add(usize::try_from(table.size).ok()?)?)
+}
+
+/// The words of one element.
+///
+/// # Panics
+///
+/// If there is no such element: indices are handed out within the maps' sizes.
+fn words<const WORDS: usize>(all: &[AtomicU64], index: u32) -> &[AtomicU64] {
+    let start = usize::try_from(index).expect("a 32-bit index fits usize") * WORDS;
+    &all[start..start + WORDS]
+}
+
+fn read_words<const WORDS: usize>(all: &[AtomicU64], index: u32) -> [u64; WORDS] {
+    let words = words::<WORDS>(all, index);
+    std::array::from_fn(|i| words[i].load(Ordering::Acquire))
+}

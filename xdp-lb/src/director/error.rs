@@ -1,0 +1,42 @@
+//! Why a change was not made.
+
+use std::{io, net::IpAddr, path::PathBuf};
+
+use crate::{config::ConfigError, dataplane::DataplaneError};
+
+/// Why a change was not made. What was running goes on.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
+pub enum ChangeError {
+    #[error("no service `{name}`; there are: {known}")]
+    NoService { name: String, known: String },
+    #[error(
+        "service `{service}` has no backend {address}; `xdp-lb backend list {service}` shows those it has"
+    )]
+    NoBackend { service: String, address: IpAddr },
+    #[error(
+        "service `{service}` has the backend {address} already; change it with `xdp-lb backend set`"
+    )]
+    Exists { service: String, address: IpAddr },
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error(
+        "the slots do not fit: {needed} more are needed, of {size} in all; raise `limits.slots` in the config, then `xdp-lb detach` and start again"
+    )]
+    NoSlots { needed: u32, size: u32 },
+    #[error(
+        "{what}: {needed} are needed, {size} fit; raise `limits.{limit}` in the config, then `xdp-lb detach` and start again"
+    )]
+    TooMany {
+        what: &'static str,
+        needed: usize,
+        size: u32,
+        limit: &'static str,
+    },
+    #[error("the change could not be written to {}, and was not made", path.display())]
+    State { path: PathBuf, source: io::Error },
+    #[error("data plane")]
+    Dataplane(#[from] DataplaneError),
+}

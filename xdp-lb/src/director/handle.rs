@@ -1,0 +1,122 @@
+//! How others talk to the director.
+
+use std::net::IpAddr;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Change, ChangeError,
+    view::{BackendView, ChangeView, ServiceView, StatsView, StatusView},
+};
+
+type Reply<T> = oneshot::Sender<Result<T, ChangeError>>;
+
+/// What the director can be asked.
+pub(super) enum Request {
+    Status(Reply<StatusView>),
+    Services(Reply<Vec<ServiceView>>),
+    Backends {
+        service: Option<String>,
+        reply: Reply<Vec<BackendView>>,
+    },
+    Stats(Reply<StatsView>),
+    Change {
+        service: String,
+        address: IpAddr,
+        change: Change,
+        reply: Reply<ChangeView>,
+    },
+    Reload(Reply<ChangeView>),
+    Detach(Reply<usize>),
+}
+
+/// Asks the director. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct DirectorHandle(mpsc::Sender<Request>);
+
+impl DirectorHandle {
+    pub(super) fn new(sender: mpsc::Sender<Request>) -> Self {
+        Self(sender)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ChangeError> {
+        let gone = || ChangeError::Refused("the daemon is stopping".into());
+        let (reply, answer) = oneshot::channel();
+        self.0.send(request(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// What runs, and where.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon is stopping.
+    pub async fn status(&self) -> Result<StatusView, ChangeError> {
+        self.ask(Request::Status).await
+    }
+
+    /// All services.
+    ///
+    /// # Errors
+    ///
+    /// If counters cannot be read.
+    pub async fn services(&self) -> Result<Vec<ServiceView>, ChangeError> {
+        self.ask(Request::Services).await
+    }
+
+    /// The backends of a service, or of all.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such service, or counters cannot be read.
+    pub async fn backends(&self, service: Option<String>) -> Result<Vec<BackendView>, ChangeError> {
+        self.ask(|reply| Request::Backends { service, reply }).await
+    }
+
+    /// All counters.
+    ///
+    /// # Errors
+    ///
+    /// If counters cannot be read.
+    pub async fn stats(&self) -> Result<StatsView, ChangeError> {
+        self.ask(Request::Stats).await
+    }
+
+    /// Changes a backend; in force when this returns, and after a restart.
+    ///
+    /// # Errors
+    ///
+    /// If it is refused or fails; then nothing has changed.
+    pub async fn change(
+        &self,
+        service: String,
+        address: IpAddr,
+        change: Change,
+    ) -> Result<ChangeView, ChangeError> {
+        self.ask(|reply| Request::Change {
+            service,
+            address,
+            change,
+            reply,
+        })
+        .await
+    }
+
+    /// Reads the config file again.
+    ///
+    /// # Errors
+    ///
+    /// If it is refused or fails; then nothing has changed.
+    pub async fn reload(&self) -> Result<ChangeView, ChangeError> {
+        self.ask(Request::Reload).await
+    }
+
+    /// Takes program and pins away and ends the director. Returns how many pins there were.
+    ///
+    /// # Errors
+    ///
+    /// If a pin cannot be removed.
+    pub async fn detach(&self) -> Result<usize, ChangeError> {
+        self.ask(Request::Detach).await
+    }
+}

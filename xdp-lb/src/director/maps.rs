@@ -1,0 +1,71 @@
+//! What the tables need of the maps; [`Dataplane`] has it, and tests have it in memory.
+
+use xdp_lb_common::abi::{BackendEntry, ServiceEntry, ServiceKey, Slot, TableRef};
+
+use crate::dataplane::{Dataplane, DataplaneError};
+
+/// Reading and writing the maps. See the methods of [`Dataplane`] of the same names.
+pub(super) trait Maps {
+    fn service(&self, id: u32) -> ServiceEntry;
+    fn set_service(&mut self, id: u32, entry: &ServiceEntry);
+    fn begin_service(&mut self, id: u32) -> Result<(), DataplaneError>;
+    fn set_key(&mut self, key: ServiceKey, id: u32) -> Result<(), DataplaneError>;
+    fn remove_key(&mut self, key: &ServiceKey) -> Result<(), DataplaneError>;
+    fn slots(&self, table: TableRef) -> Vec<Slot>;
+    fn set_slots(&mut self, offset: u32, slots: &[Slot]);
+    fn backend(&self, index: u16) -> BackendEntry;
+    fn set_backend(&mut self, index: u16, entry: &BackendEntry) -> Result<(), DataplaneError>;
+    fn begin_backend(&mut self, index: u16) -> Result<(), DataplaneError>;
+    fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError>;
+    fn ticks(&self, time: std::time::Duration) -> u32;
+}
+
+impl Maps for Dataplane {
+    fn service(&self, id: u32) -> ServiceEntry {
+        self.service(id)
+    }
+
+    fn set_service(&mut self, id: u32, entry: &ServiceEntry) {
+        self.set_service(id, entry);
+    }
+
+    fn begin_service(&mut self, id: u32) -> Result<(), DataplaneError> {
+        self.begin_service(id)
+    }
+
+    fn set_key(&mut self, key: ServiceKey, id: u32) -> Result<(), DataplaneError> {
+        self.set_key(key, id)
+    }
+
+    fn remove_key(&mut self, key: &ServiceKey) -> Result<(), DataplaneError> {
+        self.remove_key(key)
+    }
+
+    fn slots(&self, table: TableRef) -> Vec<Slot> {
+        self.slots(table)
+    }
+
+    fn set_slots(&mut self, offset: u32, slots: &[Slot]) {
+        self.set_slots(offset, slots);
+    }
+
+    fn backend(&self, index: u16) -> BackendEntry {
+        self.backend(index)
+    }
+
+    fn set_backend(&mut self, index: u16, entry: &BackendEntry) -> Result<(), DataplaneError> {
+        self.set_backend(index, entry)
+    }
+
+    fn begin_backend(&mut self, index: u16) -> Result<(), DataplaneError> {
+        self.begin_backend(index)
+    }
+
+    fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError> {
+        self.wait_for_packets_in_flight()
+    }
+
+    fn ticks(&self, time: std::time::Duration) -> u32 {
+        self.ticks(time)
+    }
+}

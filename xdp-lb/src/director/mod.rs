@@ -1,0 +1,421 @@
+//! The one task that owns the state. Config, netlink and API send it messages; it derives the desired
+//! data plane from (config + runtime changes) × next hops, compares it with what the maps hold, and
+//! applies the difference. Nothing else writes maps.
+
+mod arena;
+mod desired;
+mod error;
+mod handle;
+mod indices;
+mod maps;
+mod overrides;
+mod report;
+mod slots;
+mod tables;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::{sync::mpsc, time::timeout};
+use tracing::{info, warn};
+
+use self::{
+    desired::{addresses, desired},
+    handle::Request,
+    overrides::{Overrides, StateStore},
+    tables::{Moved, Tables},
+};
+pub use self::{error::ChangeError, handle::DirectorHandle, overrides::Change};
+use crate::{
+    config::{self, Config},
+    dataplane::{Attachment, Dataplane, Options, Origin, PinDirectory},
+    netlink::{HopState, Resolver},
+};
+
+/// How long the first tables wait for next hops. Neighbours on a local network answer in a few
+/// milliseconds; those that do not are taken in when they do.
+const FIRST_HOPS: Duration = Duration::from_secs(1);
+
+/// Requests that may wait for the director.
+const QUEUE: usize = 64;
+
+/// Where a director finds and keeps things.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// The config file.
+    pub config: PathBuf,
+    /// Where maps and links are pinned.
+    pub pins: PinDirectory,
+    /// Where run-time changes are kept.
+    pub state: PathBuf,
+}
+
+/// The state, and what changes it.
+pub struct Director {
+    paths: Paths,
+    config: Config,
+    overrides: Overrides,
+    store: StateStore,
+    dataplane: Dataplane,
+    origin: Origin,
+    tables: Tables,
+    resolver: Resolver,
+    attachments: Vec<Attachment>,
+    started: Instant,
+}
+
+/// Why the director's task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody asked it to take everything away.
+    Detached,
+    /// Nobody can ask it anything any more.
+    Abandoned,
+}
+
+impl Director {
+    /// Takes over what is pinned, or begins anew, and attaches to the interfaces.
+    ///
+    /// # Errors
+    ///
+    /// If anything on the way fails; what was running before goes on.
+    pub async fn start(paths: Paths, config: Config) -> anyhow::Result<Self> {
+        let store = StateStore::new(&paths.state);
+        let mut overrides = store.load().with_context(|| {
+            let path = store.path().display();
+            format!("run-time changes in {path}; move the file away to start without them")
+        })?;
+        forget_services(&mut overrides, &config);
+        let options = Options {
+            pins: paths.pins.clone(),
+            limits: config.limits,
+            hash_key: config.hash_key,
+        };
+        let (dataplane, origin) = Dataplane::open(&options)?;
+        let found = dataplane.found()?;
+        // Times of moves are not kept, so the longest timeout is the safe one.
+        let longest = config
+            .services
+            .iter()
+            .map(|service| service.idle_timeout.tcp)
+            .max();
+        let until = Instant::now() + longest.unwrap_or_default();
+        let sizes = dataplane.sizes();
+        let tables = Tables::adopt(&dataplane, sizes, config.hash_key, &found, until);
+        let mut director = Self {
+            paths,
+            config,
+            overrides,
+            store,
+            dataplane,
+            origin,
+            tables,
+            resolver: crate::netlink::follow().context("netlink")?,
+            attachments: Vec::new(),
+            started: Instant::now(),
+        };
+        director.first_hops().await;
+        director.apply()?;
+        director.attach_all()?;
+        director.say_hello();
+        Ok(director)
+    }
+
+    /// The data plane, for what is not the director's: the program's log.
+    pub fn dataplane(&mut self) -> &mut Dataplane {
+        &mut self.dataplane
+    }
+
+    /// Runs until asked to detach, or until the last handle is gone. Returns the handle first.
+    pub fn spawn(mut self) -> (DirectorHandle, tokio::task::JoinHandle<Ended>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(async move { self.run(receiver).await });
+        (DirectorHandle::new(sender), task)
+    }
+
+    async fn run(&mut self, mut requests: mpsc::Receiver<Request>) -> Ended {
+        loop {
+            let next = self.tables.settle(&mut self.dataplane, Instant::now());
+            let settle = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => {
+                        if let Some(ended) = self.serve(request) {
+                            return ended;
+                        }
+                    }
+                    None => return Ended::Abandoned,
+                },
+                changed = self.resolver.hops.changed() => match changed {
+                    Ok(()) => self.hops_changed(),
+                    Err(_) => {
+                        warn!("next hops are no longer followed: the netlink task has ended");
+                        match crate::netlink::follow() {
+                            Ok(resolver) => { self.resolver = resolver; self.tell_wanted(); }
+                            Err(error) => {
+                                warn!(%error, "netlink");
+                                tokio::time::sleep(Duration::from_secs(1)).await;
+                            }
+                        }
+                    }
+                },
+                () = settle => {}
+            }
+        }
+    }
+
+    fn serve(&mut self, request: Request) -> Option<Ended> {
+        // A reply that nobody waits for any more is no error.
+        match request {
+            Request::Status(reply) => drop(reply.send(self.status())),
+            Request::Services(reply) => drop(reply.send(self.services())),
+            Request::Backends { service, reply } => {
+                drop(reply.send(self.backends(service.as_deref())));
+            }
+            Request::Stats(reply) => drop(reply.send(self.stats())),
+            Request::Change {
+                service,
+                address,
+                change,
+                reply,
+            } => {
+                drop(reply.send(self.change(&service, address, change)));
+            }
+            Request::Reload(reply) => drop(reply.send(self.reload())),
+            Request::Detach(reply) => {
+                let detached = self.paths.pins.remove();
+                let ended = detached.is_ok().then_some(Ended::Detached);
+                drop(reply.send(detached.map_err(ChangeError::from)));
+                return ended;
+            }
+        }
+        None
+    }
+
+    /// Waits a moment until the next hops are known, so that the first tables are whole.
+    async fn first_hops(&mut self) {
+        self.tell_wanted();
+        let wanted = self.resolver.wanted.borrow().clone();
+        let all_known = |hops: &crate::netlink::NextHops| {
+            let known = |address| matches!(hops.get(address), Some(HopState::Known(_)));
+            wanted.iter().all(known)
+        };
+        // Past the time, those that are known begin.
+        let _ = timeout(FIRST_HOPS, self.resolver.hops.wait_for(all_known)).await;
+    }
+
+    fn tell_wanted(&self) {
+        let wanted = addresses(&self.config, &self.overrides);
+        self.resolver.wanted.send_if_modified(|told| {
+            let differs = *told != wanted;
+            *told = wanted;
+            differs
+        });
+    }
+
+    fn hops_changed(&mut self) {
+        match self.apply() {
+            Ok(report) => {
+                for (service, moved) in report.iter().filter(|(_, moved)| moved.slots_moved > 0) {
+                    let Moved {
+                        slots_moved,
+                        table_size,
+                    } = moved;
+                    info!(%service, slots_moved, table_size, "next hops changed");
+                }
+            }
+            Err(error) => warn!(error = %chain(&error), "next hops changed, tables did not"),
+        }
+    }
+
+    /// Brings the maps to what config, changes and next hops ask for.
+    fn apply(&mut self) -> Result<BTreeMap<String, Moved>, ChangeError> {
+        let hops = self.resolver.hops.borrow_and_update().clone();
+        let desired = desired(&self.config, &self.overrides, &hops);
+        self.tables
+            .apply(&mut self.dataplane, &desired, Instant::now())
+    }
+
+    fn attach_all(&mut self) -> Result<(), ChangeError> {
+        let interfaces = self.config.interfaces.clone();
+        let attached: Result<Vec<_>, _> = interfaces
+            .iter()
+            .map(|interface| self.dataplane.attach(interface))
+            .collect();
+        self.attachments = attached?;
+        let wanted: Vec<u32> = self
+            .attachments
+            .iter()
+            .map(|attached| attached.ifindex)
+            .collect();
+        Ok(self.dataplane.detach_others(&wanted)?)
+    }
+
+    fn change(
+        &mut self,
+        service: &str,
+        address: IpAddr,
+        change: Change,
+    ) -> Result<view::ChangeView, ChangeError> {
+        let found = self.find_service(service)?;
+        if let Change::Add {
+            weight: Some(weight),
+        }
+        | Change::SetWeight(weight) = change
+        {
+            config::validate_backend(found, address, weight)
+                .map_err(|error| ChangeError::Refused(error.to_string()))?;
+        } else if matches!(change, Change::Add { .. }) {
+            config::validate_backend(found, address, config::DEFAULT_WEIGHT)
+                .map_err(|error| ChangeError::Refused(error.to_string()))?;
+        }
+        let mut overrides = self.overrides.clone();
+        overrides.change(found, address, change)?;
+        let before = std::mem::replace(&mut self.overrides, overrides);
+        let done = self.save().and_then(|()| self.apply());
+        match done {
+            Ok(report) => {
+                info!(service, %address, change = ?change, "changed at run time");
+                self.tell_wanted();
+                Ok(report::change(report))
+            }
+            Err(error) => {
+                self.overrides = before;
+                self.go_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts things back as they were before a change that failed on its way.
+    fn go_back(&mut self) {
+        if let Err(error) = self.save() {
+            warn!(error = %chain(&error), "the state file is not as it was");
+        }
+        if let Err(error) = self.apply() {
+            warn!(error = %chain(&error), "the tables are not as they were");
+        }
+    }
+
+    fn save(&self) -> Result<(), ChangeError> {
+        self.store
+            .save(&self.overrides)
+            .map_err(|source| ChangeError::State {
+                path: self.store.path().to_owned(),
+                source,
+            })
+    }
+
+    /// Reads the config file again. A file that is wrong in any way changes nothing.
+    fn reload(&mut self) -> Result<view::ChangeView, ChangeError> {
+        let config = config::load(&self.paths.config)?;
+        let mut notes = self.needs_restart(&config)?;
+        let mut overrides = self.overrides.clone();
+        notes.extend(forget_services(&mut overrides, &config));
+        let before = (
+            std::mem::replace(&mut self.config, config),
+            std::mem::replace(&mut self.overrides, overrides),
+        );
+        let done = self.apply().and_then(|report| {
+            self.attach_all()?;
+            self.save()?;
+            Ok(report)
+        });
+        match done {
+            Ok(report) => {
+                info!(config = %self.paths.config.display(), "read again");
+                self.tell_wanted();
+                Ok(view::ChangeView {
+                    notes,
+                    ..report::change(report)
+                })
+            }
+            Err(error) => {
+                (self.config, self.overrides) = before;
+                self.go_back();
+                if let Err(error) = self.attach_all() {
+                    warn!(error = %chain(&error), "interfaces are not as they were");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What a new config asks for that only a new start can do.
+    fn needs_restart(&self, config: &Config) -> Result<Vec<String>, ChangeError> {
+        if config.hash_key != self.config.hash_key {
+            return Err(ChangeError::Refused(
+                "hash_key differs from the one in force: it cannot change under traffic; put the old \
+                 one back, or run `xdp-lb detach` and start again"
+                    .into(),
+            ));
+        }
+        let mut notes = Vec::new();
+        if config.limits != self.config.limits {
+            notes.push(
+                "limits changed: the maps keep their sizes until `xdp-lb detach` and a new start"
+                    .into(),
+            );
+        }
+        if config.metrics != self.config.metrics {
+            notes.push("metrics.address changed: it is taken at the next start".into());
+        }
+        Ok(notes)
+    }
+
+    fn say_hello(&self) {
+        let sizes = self.dataplane.sizes();
+        for attached in &self.attachments {
+            let Attachment {
+                interface, mode, ..
+            } = attached;
+            info!(%interface, %mode, "attached");
+            if let Some(reason) = &attached.fallback {
+                warn!(%interface, %reason, "attached in generic mode, which is slower");
+            }
+        }
+        if self.origin == Origin::Adopted {
+            info!(pins = %self.paths.pins.path().display(), "adopted the maps of an earlier daemon, flows included");
+            let limits = &self.config.limits;
+            let held = (sizes.services, sizes.backends, sizes.flows);
+            if held != (limits.services, limits.backends + 1, limits.flows) {
+                warn!(
+                    "the maps keep the sizes that they were made with, not those of `limits`, until `xdp-lb detach` and a new start"
+                );
+            }
+        }
+    }
+}
+
+fn forget_services(overrides: &mut Overrides, config: &Config) -> Vec<String> {
+    let forgotten = overrides.retain_services(&config.services);
+    forgotten
+        .into_iter()
+        .map(|name| {
+            let note = format!(
+                "run-time changes to `{name}` are forgotten: the config has no such service"
+            );
+            warn!("{note}");
+            note
+        })
+        .collect()
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

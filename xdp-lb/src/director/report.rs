@@ -1,0 +1,255 @@
+//! Answers to questions: the director's state in the shapes of [`view`](super::view).
+
+use std::collections::BTreeMap;
+
+use xdp_lb_common::{abi::ABI_VERSION, counters::Counter};
+
+use super::{
+    ChangeError, Director,
+    desired::{DesiredBackend, DesiredService, Origin, desired},
+    tables::{Moved, Tables},
+    view::{
+        BackendView, ChangeView, CounterView, InterfaceView, LimitsView, MovedView, ServiceView,
+        StatsView, StatusView, TrafficView,
+    },
+};
+use crate::{
+    config::Service,
+    dataplane::{self, Traffic},
+};
+
+impl Director {
+    pub(super) fn find_service(&self, name: &str) -> Result<&Service, ChangeError> {
+        let services = &self.config.services;
+        services
+            .iter()
+            .find(|service| service.name == name)
+            .ok_or_else(|| {
+                let known: Vec<_> = services
+                    .iter()
+                    .map(|service| service.name.as_str())
+                    .collect();
+                let known = if known.is_empty() {
+                    "none".into()
+                } else {
+                    known.join(", ")
+                };
+                ChangeError::NoService {
+                    name: name.to_owned(),
+                    known,
+                }
+            })
+    }
+
+    fn desired(&self) -> Vec<DesiredService> {
+        desired(&self.config, &self.overrides, &self.resolver.hops.borrow())
+    }
+
+    pub(super) fn status(&self) -> Result<StatusView, ChangeError> {
+        let desired = self.desired();
+        let sizes = self.dataplane.sizes();
+        let interfaces = self.attachments.iter().map(|attached| InterfaceView {
+            name: attached.interface.clone(),
+            ifindex: attached.ifindex,
+            mode: attached.mode.to_string(),
+            fallback: attached.fallback.clone(),
+        });
+        Ok(StatusView {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            config: self.paths.config.display().to_string(),
+            pin_directory: self.paths.pins.path().display().to_string(),
+            maps: match self.origin {
+                dataplane::Origin::New => "new".into(),
+                dataplane::Origin::Adopted => "adopted".into(),
+            },
+            abi_version: ABI_VERSION,
+            interfaces: interfaces.collect(),
+            services: desired.len(),
+            backends: desired.iter().map(|service| service.backends.len()).sum(),
+            active_backends: desired.iter().map(active).sum(),
+            runtime_changes: self.overrides.len(),
+            limits: LimitsView {
+                services: sizes.services,
+                backends: sizes.backends.saturating_sub(1),
+                slots: sizes.slots,
+                flows: sizes.flows,
+            },
+        })
+    }
+
+    pub(super) fn services(&self) -> Result<Vec<ServiceView>, ChangeError> {
+        self.config
+            .services
+            .iter()
+            .zip(self.desired())
+            .map(|(service, desired)| self.service_view(service, &desired))
+            .collect()
+    }
+
+    fn service_view(
+        &self,
+        service: &Service,
+        desired: &DesiredService,
+    ) -> Result<ServiceView, ChangeError> {
+        let mut forwarded = Traffic::default();
+        let mut moving_slots = 0;
+        if let Some((id, table)) = self.tables.find(&service.name) {
+            forwarded = self.dataplane.service_traffic(id)?;
+            let slots = self.dataplane.slots(table.region());
+            let moving = slots
+                .iter()
+                .filter(|slot| slot.moving_from().is_some())
+                .count();
+            moving_slots = u32::try_from(moving).unwrap_or(u32::MAX);
+        }
+        Ok(ServiceView {
+            name: service.name.clone(),
+            vips: service.vips.clone(),
+            protocol: service.protocol.name().into(),
+            ports: service.ports.clone(),
+            scheduler: service.scheduler.name().into(),
+            forwarding: service.forwarding.name().into(),
+            affinity: match service.affinity {
+                xdp_lb_common::hash::Affinity::Flow => "flow".into(),
+                xdp_lb_common::hash::Affinity::Source => "source".into(),
+            },
+            connection_tracking: service.connection_tracking.name().into(),
+            table_size: service.table_size,
+            moving_slots,
+            backends: desired.backends.len(),
+            active_backends: active(desired),
+            forwarded: forwarded.into(),
+        })
+    }
+
+    pub(super) fn backends(&self, only: Option<&str>) -> Result<Vec<BackendView>, ChangeError> {
+        if let Some(name) = only {
+            self.find_service(name)?;
+        }
+        let mut views = Vec::new();
+        for service in self.desired() {
+            if only.is_none_or(|name| name == service.name) {
+                self.backend_views(&service, &mut views)?;
+            }
+        }
+        Ok(views)
+    }
+
+    fn backend_views(
+        &self,
+        service: &DesiredService,
+        views: &mut Vec<BackendView>,
+    ) -> Result<(), ChangeError> {
+        let Some((_, table)) = self.tables.find(&service.name) else {
+            return Ok(());
+        };
+        let shares = Tables::shares(&self.dataplane, table);
+        let total: u32 = shares.values().sum();
+        for (&address, backend) in &service.backends {
+            let index = table.members.get(&address).copied();
+            let slots = index
+                .and_then(|index| shares.get(&index).copied())
+                .unwrap_or(0);
+            let forwarded = match index {
+                Some(index) => self.dataplane.backend_traffic(index)?,
+                None => Traffic::default(),
+            };
+            views.push(BackendView {
+                service: service.name.clone(),
+                address,
+                weight: backend.weight,
+                state: state(backend).into(),
+                reason: backend.hop.as_ref().err().cloned(),
+                slots,
+                share: if total == 0 {
+                    0.0
+                } else {
+                    f64::from(slots) / f64::from(total)
+                },
+                mac: backend.hop.as_ref().ok().map(|hop| mac(hop.mac)),
+                origin: match backend.origin {
+                    Origin::Config => "config".into(),
+                    Origin::Changed => "changed".into(),
+                    Origin::Runtime => "runtime".into(),
+                },
+                forwarded: forwarded.into(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn stats(&self) -> Result<StatsView, ChangeError> {
+        let counters = self.dataplane.counters()?;
+        let view = |&counter: &Counter| {
+            let traffic = counters.get(counter);
+            CounterView {
+                name: counter.name().into(),
+                kind: counter.kind().name().into(),
+                text: counter.text().into(),
+                packets: traffic.packets,
+                bytes: traffic.bytes,
+            }
+        };
+        Ok(StatsView {
+            counters: Counter::ALL.iter().map(view).collect(),
+        })
+    }
+}
+
+/// What a change did.
+pub(super) fn change(report: BTreeMap<String, Moved>) -> ChangeView {
+    let services = report
+        .into_iter()
+        .filter(|(_, moved)| moved.slots_moved > 0)
+        .map(
+            |(
+                name,
+                Moved {
+                    slots_moved,
+                    table_size,
+                },
+            )| {
+                (
+                    name,
+                    MovedView {
+                        slots_moved,
+                        table_size,
+                    },
+                )
+            },
+        )
+        .collect();
+    ChangeView {
+        services,
+        notes: Vec::new(),
+    }
+}
+
+fn active(service: &DesiredService) -> usize {
+    service.candidates().len()
+}
+
+fn state(backend: &DesiredBackend) -> &'static str {
+    if backend.hop.is_err() {
+        "unreachable"
+    } else if backend.draining || backend.weight == 0 {
+        "draining"
+    } else {
+        "active"
+    }
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+impl From<Traffic> for TrafficView {
+    fn from(traffic: Traffic) -> Self {
+        Self {
+            packets: traffic.packets,
+            bytes: traffic.bytes,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The daemon and the command line of xdp-lb.
+//!
+//! ARCHITECTURE.md says how the modules hang together and which rules hold between them.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod dataplane;
+pub mod director;
+pub mod lookup;
+pub mod metrics;
+pub mod netlink;
+pub mod timing;

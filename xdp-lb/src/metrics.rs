@@ -1,0 +1,178 @@
+//! The metrics, in the text format of Prometheus (`OpenMetrics` 1.0). docs/metrics.md lists them.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::director::{
+    ChangeError, DirectorHandle,
+    view::{BackendView, ServiceView, StatsView, StatusView},
+};
+
+/// What the text is.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    verdict: String,
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Event {
+    event: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Service {
+    service: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Backend {
+    service: String,
+    backend: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendState {
+    service: String,
+    backend: String,
+    state: String,
+}
+
+/// Asks the director and writes what it says.
+///
+/// # Errors
+///
+/// If the director cannot tell.
+pub async fn render(director: &DirectorHandle) -> Result<String, ChangeError> {
+    let mut registry = Registry::with_prefix("xdp_lb");
+    status(&mut registry, &director.status().await?);
+    stats(&mut registry, &director.stats().await?);
+    services(&mut registry, &director.services().await?);
+    backends(&mut registry, &director.backends(None).await?);
+    let mut text = String::new();
+    encode(&mut text, &registry)
+        .map_err(|error| ChangeError::Refused(format!("metrics cannot be written: {error}")))?;
+    Ok(text)
+}
+
+fn status(registry: &mut Registry, status: &StatusView) {
+    let uptime: Gauge = Gauge::default();
+    uptime.set(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
+    registry.register("uptime_seconds", "Time since the daemon started", uptime);
+    let changes: Gauge = Gauge::default();
+    changes.set(i64::try_from(status.runtime_changes).unwrap_or(i64::MAX));
+    registry.register(
+        "runtime_changes",
+        "Backends that differ from the config file",
+        changes,
+    );
+}
+
+fn stats(registry: &mut Registry, stats: &StatsView) {
+    let packets = Family::<Reason, Counter>::default();
+    let bytes = Family::<Reason, Counter>::default();
+    let events = Family::<Event, Counter>::default();
+    for counter in &stats.counters {
+        if counter.kind == "event" {
+            let event = Event {
+                event: counter.name.clone(),
+            };
+            events.get_or_create(&event).inc_by(counter.packets);
+        } else {
+            let reason = Reason {
+                verdict: counter.kind.clone(),
+                reason: counter.name.clone(),
+            };
+            packets.get_or_create(&reason).inc_by(counter.packets);
+            bytes.get_or_create(&reason).inc_by(counter.bytes);
+        }
+    }
+    registry.register("packets", "Packets by verdict and reason", packets);
+    registry.register(
+        "bytes",
+        "Bytes of whole frames by verdict and reason",
+        bytes,
+    );
+    registry.register("events", "What happened on packets' ways", events);
+}
+
+fn services(registry: &mut Registry, services: &[ServiceView]) {
+    let packets = Family::<Service, Counter>::default();
+    let bytes = Family::<Service, Counter>::default();
+    let active = Family::<Service, Gauge>::default();
+    let moving = Family::<Service, Gauge>::default();
+    for view in services {
+        let service = Service {
+            service: view.name.clone(),
+        };
+        packets
+            .get_or_create(&service)
+            .inc_by(view.forwarded.packets);
+        bytes.get_or_create(&service).inc_by(view.forwarded.bytes);
+        let count = i64::try_from(view.active_backends).unwrap_or(i64::MAX);
+        active.get_or_create(&service).set(count);
+        moving
+            .get_or_create(&service)
+            .set(i64::from(view.moving_slots));
+    }
+    registry.register("service_packets", "Packets forwarded, by service", packets);
+    registry.register("service_bytes", "Bytes forwarded, by service", bytes);
+    registry.register(
+        "service_active_backends",
+        "Backends that get new connections",
+        active,
+    );
+    registry.register(
+        "service_moving_slots",
+        "Slots that remember the backend they moved from",
+        moving,
+    );
+}
+
+fn backends(registry: &mut Registry, backends: &[BackendView]) {
+    let packets = Family::<Backend, Counter>::default();
+    let bytes = Family::<Backend, Counter>::default();
+    let weight = Family::<Backend, Gauge>::default();
+    let slots = Family::<Backend, Gauge>::default();
+    let states = Family::<BackendState, Gauge>::default();
+    for view in backends {
+        let backend = Backend {
+            service: view.service.clone(),
+            backend: view.address.to_string(),
+        };
+        packets
+            .get_or_create(&backend)
+            .inc_by(view.forwarded.packets);
+        bytes.get_or_create(&backend).inc_by(view.forwarded.bytes);
+        weight.get_or_create(&backend).set(i64::from(view.weight));
+        slots.get_or_create(&backend).set(i64::from(view.slots));
+        for state in ["active", "draining", "unreachable"] {
+            let labels = BackendState {
+                service: backend.service.clone(),
+                backend: backend.backend.clone(),
+                state: state.into(),
+            };
+            states
+                .get_or_create(&labels)
+                .set(i64::from(view.state == state));
+        }
+    }
+    registry.register("backend_packets", "Packets forwarded, by backend", packets);
+    registry.register("backend_bytes", "Bytes forwarded, by backend", bytes);
+    registry.register("backend_weight", "Weight in force", weight);
+    registry.register(
+        "backend_slots",
+        "Slots that send new connections to the backend",
+        slots,
+    );
+    registry.register(
+        "backend_state",
+        "1 for the state that the backend is in",
+        states,
+    );
+}

@@ -1,0 +1,62 @@
+//! `cargo xtask`: the command line of [`xtask`].
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::build::{self, Profile};
+use xtask::{lab, root, setup, test};
+
+/// Work on xdp-lb: set a machine up, build, test.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Get what this machine lacks to build and run xdp-lb, into the user's cache folder.
+    Setup,
+    /// Build xdp-lb with its XDP program.
+    Build {
+        /// Optimise.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run unit tests, then integration tests (as root, through sudo where needed).
+    Test {
+        /// Parts of test names; all tests when there is none.
+        filters: Vec<String>,
+        /// Take a skipped test for an error; the same as CI=true in the environment.
+        #[arg(long)]
+        ci: bool,
+    },
+    /// Make network namespaces with a client, a router, directors and backends, and work in them.
+    Lab(lab::cli::LabArgs),
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().task {
+        Task::Setup => setup::run()?.print(),
+        Task::Build { release } => {
+            let profile = if release {
+                Profile::Release
+            } else {
+                Profile::Debug
+            };
+            println!("{}", build::run(profile)?.binary.display());
+        }
+        Task::Test { filters, ci } => {
+            if !test::run(&test::Options { filters, ci })? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Task::Lab(arguments) => {
+            root::ensure("a lab is made of network namespaces")?;
+            return lab::cli::run(arguments);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
