@@ -37,8 +37,16 @@ enum Task {
     Lab(lab::cli::LabArgs),
 }
 
-fn main() -> Result<ExitCode> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    // Not by returning the error: that prints a backtrace where RUST_BACKTRACE is set for the tests.
+    run(Arguments::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
         Task::Setup => setup::run()?.print(),
         Task::Build { release } => {
             let profile = if release {

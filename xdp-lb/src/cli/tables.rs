@@ -379,9 +379,9 @@ mod tests {
         };
         assert_eq!(
             super::stats(&stats, false),
-            "COUNTER      VERDICT   PACKETS      BYTES   MEANING\n\
-             forwarded    forward         7      448 B   Sent.\n\
-             no_service   pass         1234   4.88 KiB   Not ours."
+            "COUNTER     VERDICT  PACKETS     BYTES  MEANING\n\
+             forwarded   forward        7     448 B  Sent.\n\
+             no_service  pass        1234  4.88 KiB  Not ours."
         );
         assert!(super::stats(&stats, true).contains("not_ip"));
     }

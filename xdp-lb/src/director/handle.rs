@@ -1,6 +1,10 @@
 //! How others talk to the director.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -8,6 +12,7 @@ use super::{
     Change, ChangeError,
     view::{BackendView, ChangeView, ServiceView, StatsView, StatusView},
 };
+use crate::config::{self, Config};
 
 type Reply<T> = oneshot::Sender<Result<T, ChangeError>>;
 
@@ -26,23 +31,35 @@ pub(super) enum Request {
         change: Change,
         reply: Reply<ChangeView>,
     },
-    Reload(Reply<ChangeView>),
+    Reload {
+        config: Box<Config>,
+        reply: Reply<ChangeView>,
+    },
     Detach(Reply<usize>),
 }
 
 /// Asks the director. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct DirectorHandle(mpsc::Sender<Request>);
+pub struct DirectorHandle {
+    requests: mpsc::Sender<Request>,
+    config: Arc<Path>,
+}
 
 impl DirectorHandle {
-    pub(super) fn new(sender: mpsc::Sender<Request>) -> Self {
-        Self(sender)
+    pub(super) fn new(requests: mpsc::Sender<Request>, config: PathBuf) -> Self {
+        Self {
+            requests,
+            config: config.into(),
+        }
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ChangeError> {
         let gone = || ChangeError::Refused("the daemon is stopping".into());
         let (reply, answer) = oneshot::channel();
-        self.0.send(request(reply)).await.map_err(|_| gone())?;
+        self.requests
+            .send(request(reply))
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -108,7 +125,16 @@ impl DirectorHandle {
     ///
     /// If it is refused or fails; then nothing has changed.
     pub async fn reload(&self) -> Result<ChangeView, ChangeError> {
-        self.ask(Request::Reload).await
+        let path = Arc::clone(&self.config);
+        // A file of the largest size keeps a processor busy for a second.
+        let config = tokio::task::spawn_blocking(move || config::load(&path))
+            .await
+            .map_err(|error| ChangeError::Refused(error.to_string()))??;
+        self.ask(|reply| Request::Reload {
+            config: Box::new(config),
+            reply,
+        })
+        .await
     }
 
     /// Takes program and pins away and ends the director. Returns how many pins there were.

@@ -2,23 +2,19 @@
 //! data plane from (config + runtime changes) × next hops, compares it with what the maps hold, and
 //! applies the difference. Nothing else writes maps.
 
-mod arena;
+mod changes;
 mod desired;
 mod error;
 mod handle;
-mod indices;
 mod maps;
 mod overrides;
 mod report;
-mod slots;
+mod store;
 mod tables;
-#[cfg(test)]
-mod tests;
 pub mod view;
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -30,12 +26,13 @@ use tracing::{info, warn};
 use self::{
     desired::{addresses, desired},
     handle::Request,
-    overrides::{Overrides, StateStore},
+    overrides::Overrides,
+    store::StateStore,
     tables::{Moved, Tables},
 };
 pub use self::{error::ChangeError, handle::DirectorHandle, overrides::Change};
 use crate::{
-    config::{self, Config},
+    config::Config,
     dataplane::{Attachment, Dataplane, Options, Origin, PinDirectory},
     netlink::{HopState, Resolver},
 };
@@ -93,7 +90,7 @@ impl Director {
             let path = store.path().display();
             format!("run-time changes in {path}; move the file away to start without them")
         })?;
-        forget_services(&mut overrides, &config);
+        changes::forget_services(&mut overrides, &config);
         let options = Options {
             pins: paths.pins.clone(),
             limits: config.limits,
@@ -137,8 +134,9 @@ impl Director {
     /// Runs until asked to detach, or until the last handle is gone. Returns the handle first.
     pub fn spawn(mut self) -> (DirectorHandle, tokio::task::JoinHandle<Ended>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
+        let config = self.paths.config.clone();
         let task = tokio::spawn(async move { self.run(receiver).await });
-        (DirectorHandle::new(sender), task)
+        (DirectorHandle::new(sender, config), task)
     }
 
     async fn run(&mut self, mut requests: mpsc::Receiver<Request>) -> Ended {
@@ -194,7 +192,7 @@ impl Director {
             } => {
                 drop(reply.send(self.change(&service, address, change)));
             }
-            Request::Reload(reply) => drop(reply.send(self.reload())),
+            Request::Reload { config, reply } => drop(reply.send(self.reload(*config))),
             Request::Detach(reply) => {
                 let detached = self.paths.pins.remove();
                 let ended = detached.is_ok().then_some(Ended::Detached);
@@ -264,118 +262,6 @@ impl Director {
         Ok(self.dataplane.detach_others(&wanted)?)
     }
 
-    fn change(
-        &mut self,
-        service: &str,
-        address: IpAddr,
-        change: Change,
-    ) -> Result<view::ChangeView, ChangeError> {
-        let found = self.find_service(service)?;
-        if let Change::Add {
-            weight: Some(weight),
-        }
-        | Change::SetWeight(weight) = change
-        {
-            config::validate_backend(found, address, weight)
-                .map_err(|error| ChangeError::Refused(error.to_string()))?;
-        } else if matches!(change, Change::Add { .. }) {
-            config::validate_backend(found, address, config::DEFAULT_WEIGHT)
-                .map_err(|error| ChangeError::Refused(error.to_string()))?;
-        }
-        let mut overrides = self.overrides.clone();
-        overrides.change(found, address, change)?;
-        let before = std::mem::replace(&mut self.overrides, overrides);
-        let done = self.save().and_then(|()| self.apply());
-        match done {
-            Ok(report) => {
-                info!(service, %address, change = ?change, "changed at run time");
-                self.tell_wanted();
-                Ok(report::change(report))
-            }
-            Err(error) => {
-                self.overrides = before;
-                self.go_back();
-                Err(error)
-            }
-        }
-    }
-
-    /// Puts things back as they were before a change that failed on its way.
-    fn go_back(&mut self) {
-        if let Err(error) = self.save() {
-            warn!(error = %chain(&error), "the state file is not as it was");
-        }
-        if let Err(error) = self.apply() {
-            warn!(error = %chain(&error), "the tables are not as they were");
-        }
-    }
-
-    fn save(&self) -> Result<(), ChangeError> {
-        self.store
-            .save(&self.overrides)
-            .map_err(|source| ChangeError::State {
-                path: self.store.path().to_owned(),
-                source,
-            })
-    }
-
-    /// Reads the config file again. A file that is wrong in any way changes nothing.
-    fn reload(&mut self) -> Result<view::ChangeView, ChangeError> {
-        let config = config::load(&self.paths.config)?;
-        let mut notes = self.needs_restart(&config)?;
-        let mut overrides = self.overrides.clone();
-        notes.extend(forget_services(&mut overrides, &config));
-        let before = (
-            std::mem::replace(&mut self.config, config),
-            std::mem::replace(&mut self.overrides, overrides),
-        );
-        let done = self.apply().and_then(|report| {
-            self.attach_all()?;
-            self.save()?;
-            Ok(report)
-        });
-        match done {
-            Ok(report) => {
-                info!(config = %self.paths.config.display(), "read again");
-                self.tell_wanted();
-                Ok(view::ChangeView {
-                    notes,
-                    ..report::change(report)
-                })
-            }
-            Err(error) => {
-                (self.config, self.overrides) = before;
-                self.go_back();
-                if let Err(error) = self.attach_all() {
-                    warn!(error = %chain(&error), "interfaces are not as they were");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// What a new config asks for that only a new start can do.
-    fn needs_restart(&self, config: &Config) -> Result<Vec<String>, ChangeError> {
-        if config.hash_key != self.config.hash_key {
-            return Err(ChangeError::Refused(
-                "hash_key differs from the one in force: it cannot change under traffic; put the old \
-                 one back, or run `xdp-lb detach` and start again"
-                    .into(),
-            ));
-        }
-        let mut notes = Vec::new();
-        if config.limits != self.config.limits {
-            notes.push(
-                "limits changed: the maps keep their sizes until `xdp-lb detach` and a new start"
-                    .into(),
-            );
-        }
-        if config.metrics != self.config.metrics {
-            notes.push("metrics.address changed: it is taken at the next start".into());
-        }
-        Ok(notes)
-    }
-
     fn say_hello(&self) {
         let sizes = self.dataplane.sizes();
         for attached in &self.attachments {
@@ -398,20 +284,6 @@ impl Director {
             }
         }
     }
-}
-
-fn forget_services(overrides: &mut Overrides, config: &Config) -> Vec<String> {
-    let forgotten = overrides.retain_services(&config.services);
-    forgotten
-        .into_iter()
-        .map(|name| {
-            let note = format!(
-                "run-time changes to `{name}` are forgotten: the config has no such service"
-            );
-            warn!("{note}");
-            note
-        })
-        .collect()
 }
 
 /// An error with its causes, in one line.

@@ -1,23 +1,12 @@
-//! What was changed at run time, apart from the config file: kept in the state directory, so that it
-//! survives a restart, and shown as such.
+//! What was changed at run time, laid over the config file, and shown as such. [`store`](super::store)
+//! keeps it.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Write as _},
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
 use super::{desired::Origin, error::ChangeError};
 use crate::config::{DEFAULT_WEIGHT, Service};
-
-/// Name of the file in the state directory.
-const FILE: &str = "state.json";
-/// Version of its format.
-const VERSION: u32 = 1;
 
 /// What was changed of one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,15 +25,8 @@ struct Override {
 }
 
 /// All run-time changes: service name → backend address → change.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Overrides(BTreeMap<String, BTreeMap<IpAddr, Override>>);
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateFile {
-    version: u32,
-    backends: BTreeMap<String, BTreeMap<IpAddr, Override>>,
-}
 
 /// A backend with the run-time changes taken into account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +52,21 @@ pub enum Change {
     Enable,
     /// Away with it; its connections break.
     Remove,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add {
+                weight: Some(weight),
+            } => write!(f, "add with weight {weight}"),
+            Self::Add { weight: None } => f.write_str("add"),
+            Self::SetWeight(weight) => write!(f, "set weight {weight}"),
+            Self::Drain => f.write_str("drain"),
+            Self::Enable => f.write_str("enable"),
+            Self::Remove => f.write_str("remove"),
+        }
+    }
 }
 
 impl Overrides {
@@ -186,51 +183,129 @@ impl Overrides {
     }
 }
 
-/// The file that holds the run-time changes.
-#[derive(Clone, Debug)]
-pub(super) struct StateStore(PathBuf);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
 
-impl StateStore {
-    pub(super) fn new(directory: &Path) -> Self {
-        Self(directory.join(FILE))
+    fn service() -> Service {
+        let text = "interfaces: [eth0]\nservices:\n- { name: web, vip: 192.0.2.10, protocol: tcp, port: 80, \
+                    backends: [10.0.0.1, { address: 10.0.0.2, weight: 50 }] }\n";
+        config::parse(text, "test").unwrap().services.remove(0)
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.0
+    fn address(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
     }
 
-    /// Reads the changes; none where there is no file.
-    pub(super) fn load(&self) -> io::Result<Overrides> {
-        let text = match fs::read(&self.0) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Overrides::default());
-            }
-            Err(error) => return Err(error),
-        };
-        let file: StateFile = serde_json::from_slice(&text).map_err(io::Error::other)?;
-        if file.version != VERSION {
-            let found = file.version;
-            return Err(io::Error::other(format!(
-                "format version {found}; this xdp-lb writes {VERSION}"
-            )));
+    /// Weight, draining and origin of a backend after some changes.
+    fn after(changes: &[(u8, Change)], of: u8) -> Option<(u32, bool, Origin)> {
+        let mut overrides = Overrides::default();
+        for &(last, change) in changes {
+            overrides.change(&service(), address(last), change).unwrap();
         }
-        Ok(Overrides(file.backends))
+        let service = service();
+        let mut found = overrides
+            .effective(&service)
+            .filter(|(found, _)| *found == address(of));
+        found
+            .next()
+            .map(|(_, backend)| (backend.weight, backend.draining, backend.origin))
     }
 
-    /// Writes the changes, all or nothing: after a crash the file is the old one or the new one.
-    pub(super) fn save(&self, overrides: &Overrides) -> io::Result<()> {
-        let file = StateFile {
-            version: VERSION,
-            backends: overrides.0.clone(),
-        };
-        let directory = self.0.parent().unwrap_or(Path::new("/"));
-        let temporary = self.0.with_extension("json.new");
-        let mut out = fs::File::create(&temporary)?;
-        serde_json::to_writer_pretty(&mut out, &file)?;
-        out.write_all(b"\n")?;
-        out.sync_all()?;
-        fs::rename(&temporary, &self.0)?;
-        fs::File::open(directory)?.sync_all()
+    #[test]
+    fn changes_are_laid_over_the_config() {
+        let none = Change::Add { weight: None };
+        let some = Change::Add { weight: Some(7) };
+        assert_eq!(after(&[], 2), Some((50, false, Origin::Config)));
+        assert_eq!(after(&[], 3), None);
+        assert_eq!(after(&[(3, none)], 3), Some((100, false, Origin::Runtime)));
+        assert_eq!(after(&[(3, some)], 3), Some((7, false, Origin::Runtime)));
+        assert_eq!(
+            after(&[(3, some), (3, Change::Drain)], 3),
+            Some((7, true, Origin::Runtime))
+        );
+        assert_eq!(after(&[(3, none), (3, Change::Remove)], 3), None);
+        assert_eq!(
+            after(&[(2, Change::SetWeight(9))], 2),
+            Some((9, false, Origin::Changed))
+        );
+        assert_eq!(
+            after(&[(2, Change::Drain)], 2),
+            Some((50, true, Origin::Changed))
+        );
+        assert_eq!(
+            after(&[(2, Change::Drain), (2, Change::Enable)], 2),
+            Some((50, false, Origin::Config)),
+            "a change that is undone is none"
+        );
+        assert_eq!(after(&[(2, Change::Remove)], 2), None);
+        assert_eq!(
+            after(
+                &[(2, Change::SetWeight(9)), (2, Change::Remove), (2, none)],
+                2
+            ),
+            Some((50, false, Origin::Config)),
+            "added again it is as configured"
+        );
+        assert_eq!(
+            after(&[(2, Change::Remove), (2, some)], 2),
+            Some((7, false, Origin::Changed))
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let mut overrides = Overrides::default();
+        let mut change = |last, change| overrides.change(&service(), address(last), change);
+        let exists = |result| matches!(result, Err(ChangeError::Exists { .. }));
+        let missing = |result| matches!(result, Err(ChangeError::NoBackend { .. }));
+        assert!(exists(change(1, Change::Add { weight: None })));
+        change(3, Change::Add { weight: None }).unwrap();
+        assert!(exists(change(3, Change::Add { weight: None })));
+        for wrong in [
+            Change::Drain,
+            Change::Enable,
+            Change::Remove,
+            Change::SetWeight(1),
+        ] {
+            assert!(missing(change(9, wrong)), "{wrong:?}");
+        }
+        change(1, Change::Remove).unwrap();
+        assert!(missing(change(1, Change::Remove)));
+    }
+
+    #[test]
+    fn a_backend_that_the_config_has_by_now_is_there_once() {
+        let mut overrides = Overrides::default();
+        overrides
+            .change(&service(), address(3), Change::Add { weight: Some(7) })
+            .unwrap();
+        let mut service = service();
+        service.backends.push(config::Backend {
+            address: address(3),
+            weight: 20,
+        });
+        let found: Vec<_> = overrides
+            .effective(&service)
+            .filter(|(found, _)| *found == address(3))
+            .collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].1.weight, 7, "what was said at run time holds");
+    }
+
+    #[test]
+    fn changes_to_a_service_that_is_gone_are_forgotten() {
+        let mut overrides = Overrides::default();
+        overrides
+            .change(&service(), address(1), Change::Drain)
+            .unwrap();
+        assert_eq!(overrides.len(), 1);
+        assert_eq!(
+            overrides.retain_services(&[service()]),
+            Vec::<String>::new()
+        );
+        assert_eq!(overrides.retain_services(&[]), ["web"]);
+        assert_eq!(overrides.len(), 0);
     }
 }

@@ -7,7 +7,6 @@ use xdp_lb_common::abi::TableRef;
 /// Which parts of the arena are free.
 #[derive(Clone, Debug)]
 pub(super) struct Arena {
-    size: u32,
     /// Free regions: offset → size, never empty, never touching.
     free: BTreeMap<u32, u32>,
 }
@@ -20,12 +19,7 @@ impl Arena {
         } else {
             BTreeMap::from([(0, size)])
         };
-        Self { size, free }
-    }
-
-    /// How many slots it has.
-    pub(super) fn size(&self) -> u32 {
-        self.size
+        Self { free }
     }
 
     /// Takes a region of `size` slots; None where none is large enough.

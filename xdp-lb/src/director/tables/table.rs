@@ -1,0 +1,267 @@
+//! One service: its members, its lookup table, and what its slots remember.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+    time::Instant,
+};
+
+use xdp_lb_common::{
+    abi::{ServiceEntry, ServiceKey, Slot, TableRef},
+    hash::HashKey,
+};
+
+use super::{
+    Moved, backend,
+    room::Room,
+    slots::{Before, Inherited, inherit, unsettled},
+};
+use crate::{
+    director::{desired::DesiredService, error::ChangeError, maps::Maps},
+    lookup::{self, Candidate, Scheduler},
+};
+
+/// One service, as the maps hold it.
+#[derive(Debug)]
+pub(in crate::director) struct Table {
+    id: u32,
+    pub(in crate::director) name: String,
+    pub(super) keys: BTreeSet<ServiceKey>,
+    pub(super) entry: ServiceEntry,
+    /// What the table was built from; None where that is not known.
+    inputs: Option<Inputs>,
+    pub(in crate::director) members: BTreeMap<IpAddr, u16>,
+    /// The members that could be sent packets when the table was last looked at.
+    serving: BTreeSet<u16>,
+    /// Slots that are moving, by the time at which they will have moved.
+    pub(super) moving: Vec<Moving>,
+    /// True until the first table: no flow can be known.
+    is_new: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Moving {
+    pub(super) until: Instant,
+    slots: Vec<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Inputs {
+    scheduler: Scheduler,
+    size: u32,
+    candidates: Vec<Candidate>,
+}
+
+impl Table {
+    /// A service that is not in the maps yet.
+    pub(super) fn new(id: u32) -> Self {
+        Self {
+            id,
+            name: String::new(),
+            keys: BTreeSet::new(),
+            entry: ServiceEntry::default(),
+            inputs: None,
+            members: BTreeMap::new(),
+            serving: BTreeSet::new(),
+            moving: Vec::new(),
+            is_new: true,
+        }
+    }
+
+    /// A service that was found in the maps.
+    pub(super) fn found(maps: &impl Maps, id: u32) -> Self {
+        Self {
+            entry: maps.service(id),
+            is_new: false,
+            ..Self::new(id)
+        }
+    }
+
+    /// Where its slots are.
+    pub(in crate::director) fn region(&self) -> TableRef {
+        TableRef::unpack(self.entry.table)
+    }
+
+    /// Brings members and table to what is desired.
+    pub(super) fn update(
+        &mut self,
+        maps: &mut impl Maps,
+        room: &mut Room,
+        hash_key: HashKey,
+        service: &DesiredService,
+        now: Instant,
+    ) -> Result<Moved, ChangeError> {
+        self.name.clone_from(&service.name);
+        for (&address, desired) in &service.backends {
+            let index = match self.members.get(&address) {
+                Some(&index) => index,
+                None => {
+                    let index = room.index(maps)?;
+                    backend::begin(maps, index, self.id, address)?;
+                    self.members.insert(address, index);
+                    index
+                }
+            };
+            backend::write(maps, index, desired)?;
+        }
+        let mut gone: BTreeMap<_, _> = self
+            .members
+            .extract_if(.., |address, _| !service.backends.contains_key(address))
+            .collect();
+        let moved = self.rebuild(maps, room, hash_key, service, now);
+        if moved.is_err() {
+            // The table that is in use still has them.
+            self.members.append(&mut gone);
+        }
+        for index in gone.into_values() {
+            backend::end(maps, index)?;
+            room.leave_index(index);
+        }
+        moved
+    }
+
+    /// Builds the table anew where anything that it depends on has changed, and puts it to use.
+    fn rebuild(
+        &mut self,
+        maps: &mut impl Maps,
+        room: &mut Room,
+        hash_key: HashKey,
+        service: &DesiredService,
+        now: Instant,
+    ) -> Result<Moved, ChangeError> {
+        let inputs = Inputs {
+            scheduler: service.scheduler,
+            size: service.table_size,
+            candidates: service.candidates(),
+        };
+        let is_serving = |index: &u16| backend::is_serving(maps, *index);
+        let serving: BTreeSet<u16> = self.members.values().copied().filter(is_serving).collect();
+        let entry = ServiceEntry {
+            table: self.entry.table,
+            flags: service.flags,
+            idle_ticks: maps.ticks(service.idle_timeout),
+        };
+        let mut region = self.region();
+        let known = (self.inputs.as_ref(), &self.serving, self.entry);
+        if known == (Some(&inputs), &serving, entry) {
+            return Ok(Moved {
+                slots_moved: 0,
+                table_size: region.size,
+            });
+        }
+        let held = maps.slots(region);
+        let next = self.next_slots(&held, &self.build(hash_key, &inputs), &serving, entry.flags);
+        if next.slots != held {
+            let free = room.region(maps, next.slots.len())?;
+            maps.set_slots(free.offset, &next.slots);
+            room.leave_region(std::mem::replace(&mut region, free));
+        }
+        self.entry = ServiceEntry {
+            table: region.pack(),
+            ..entry
+        };
+        maps.set_service(self.id, &self.entry);
+        self.remember_moving(&held, &next, now + service.idle_timeout);
+        self.is_new &= next.slots.is_empty();
+        self.inputs = Some(inputs);
+        self.serving = serving;
+        let slots_moved = u32::try_from(next.moved.len()).unwrap_or(u32::MAX);
+        Ok(Moved {
+            slots_moved,
+            table_size: region.size,
+        })
+    }
+
+    /// The backend index of each slot.
+    fn build(&self, hash_key: HashKey, inputs: &Inputs) -> Vec<u16> {
+        let index = |candidate: &Candidate| self.members[&candidate.address];
+        let indices: Vec<u16> = inputs.candidates.iter().map(index).collect();
+        let table = lookup::build(inputs.scheduler, inputs.size, hash_key, &inputs.candidates);
+        table
+            .into_iter()
+            .map(|position| indices[usize::from(position)])
+            .collect()
+    }
+
+    fn next_slots(
+        &self,
+        held: &[Slot],
+        current: &[u16],
+        serving: &BTreeSet<u16>,
+        flags: u32,
+    ) -> Inherited {
+        let before = if self.is_new {
+            Before::New
+        } else {
+            Before::Slots(held)
+        };
+        let mut next = inherit(before, current, |index| serving.contains(&index));
+        let changes_affinity = (flags ^ self.entry.flags) & ServiceEntry::FLAG_SOURCE_AFFINITY != 0;
+        if changes_affinity && !self.is_new {
+            // Flows have other slots now, so what is remembered of them may disagree with any.
+            next.slots
+                .iter_mut()
+                .for_each(|slot| *slot = unsettled(*slot));
+        }
+        next
+    }
+
+    /// Notes which slots began to move by a change.
+    fn remember_moving(&mut self, held: &[Slot], next: &Inherited, until: Instant) {
+        if held.len() != next.slots.len() {
+            self.moving.clear();
+            self.remember_all_moving(&next.slots, until);
+        } else if !next.moved.is_empty() {
+            self.moving.push(Moving {
+                until,
+                slots: next.moved.clone(),
+            });
+        }
+    }
+
+    pub(super) fn remember_all_moving(&mut self, slots: &[Slot], until: Instant) {
+        let is_moving = |slot: &Slot| slot.moving_from().is_some();
+        let slots: Vec<u32> = (0..)
+            .zip(slots)
+            .filter(|(_, slot)| is_moving(slot))
+            .map(|(index, _)| index)
+            .collect();
+        if !slots.is_empty() {
+            self.moving.push(Moving { until, slots });
+        }
+    }
+
+    pub(super) fn settle(&mut self, maps: &mut impl Maps, now: Instant) {
+        let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.moving)
+            .into_iter()
+            .partition(|moving| moving.until <= now);
+        self.moving = waiting;
+        if due.is_empty() {
+            return;
+        }
+        // A slot that has moved again since has a later time as well.
+        let again: HashSet<u32> = self
+            .moving
+            .iter()
+            .flat_map(|moving| moving.slots.iter().copied())
+            .collect();
+        let region = self.region();
+        let slots = maps.slots(region);
+        for index in due.into_iter().flat_map(|moving| moving.slots) {
+            let held = usize::try_from(index)
+                .ok()
+                .and_then(|index| slots.get(index));
+            if let Some(slot) =
+                held.filter(|slot| slot.moving_from().is_some() && !again.contains(&index))
+            {
+                maps.set_slots(
+                    region.offset + index,
+                    &[Slot {
+                        previous: Slot::MIXED,
+                        ..*slot
+                    }],
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,525 @@
+//! Tables over maps in memory. After each single write the maps are looked at as a packet would see
+//! them: every slot of every service leads to a backend of that service.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use proptest::prelude::*;
+use xdp_lb_common::abi::{BackendEntry, BackendLink, NextHop, ServiceEntry, Slot};
+
+use super::*;
+use crate::{
+    director::desired::{DesiredBackend, Origin, mapped},
+    lookup::Scheduler,
+    netlink::Hop,
+};
+
+const SIZES: Sizes = Sizes {
+    services: 4,
+    backends: 12,
+    slots: 600,
+    flows: 0,
+};
+const M: u32 = 101;
+const GRACE: Duration = Duration::from_secs(900);
+
+#[derive(Clone)]
+struct Memory {
+    keys: BTreeMap<ServiceKey, u32>,
+    services: Vec<ServiceEntry>,
+    slots: Vec<Slot>,
+    backends: Vec<BackendEntry>,
+    writes: usize,
+    barriers: Cell<usize>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self {
+            keys: BTreeMap::new(),
+            services: vec![ServiceEntry::default(); SIZES.services as usize],
+            slots: vec![Slot::default(); SIZES.slots as usize],
+            backends: vec![BackendEntry::default(); SIZES.backends as usize],
+            writes: 0,
+            barriers: Cell::new(0),
+        }
+    }
+
+    /// What a packet would see.
+    fn wrote(&mut self) {
+        self.writes += 1;
+        for &id in self.keys.values() {
+            for slot in self.slots(TableRef::unpack(self.service(id).table)) {
+                for index in [Some(slot.current), slot.moving_from()]
+                    .into_iter()
+                    .flatten()
+                {
+                    let entry = self.backend(index);
+                    assert!(
+                        entry.address != [0; 16],
+                        "service {id} has an ended backend {index}"
+                    );
+                    assert_eq!(entry.service, id, "backend {index} is of another service");
+                }
+            }
+        }
+    }
+
+    fn found(&self) -> Found {
+        let keys = self.keys.iter().map(|(&key, &id)| (key, id)).collect();
+        let backends = (1..).zip(self.backends[1..].iter().copied());
+        Found {
+            keys,
+            backends: backends.filter(|(_, entry)| entry.link != 0).collect(),
+        }
+    }
+
+    /// The addresses in the table of the service with this key, with their numbers of slots.
+    fn shares(&self, key: ServiceKey) -> BTreeMap<IpAddr, usize> {
+        let mut shares = BTreeMap::new();
+        for slot in self.table(key) {
+            *shares
+                .entry(unmapped(self.backend(slot.current).address))
+                .or_default() += 1;
+        }
+        shares
+    }
+
+    fn table(&self, key: ServiceKey) -> Vec<Slot> {
+        self.slots(TableRef::unpack(self.service(self.keys[&key]).table))
+    }
+}
+
+impl Maps for Memory {
+    fn service(&self, id: u32) -> ServiceEntry {
+        self.services[id as usize]
+    }
+
+    fn set_service(&mut self, id: u32, entry: &ServiceEntry) {
+        self.services[id as usize] = *entry;
+        self.wrote();
+    }
+
+    fn begin_service(&mut self, _: u32) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
+    fn set_key(&mut self, key: ServiceKey, id: u32) -> Result<(), DataplaneError> {
+        self.keys.insert(key, id);
+        self.wrote();
+        Ok(())
+    }
+
+    fn remove_key(&mut self, key: &ServiceKey) -> Result<(), DataplaneError> {
+        self.keys.remove(key);
+        self.wrote();
+        Ok(())
+    }
+
+    fn slots(&self, table: TableRef) -> Vec<Slot> {
+        self.slots[table.offset as usize..][..table.size as usize].to_vec()
+    }
+
+    fn set_slots(&mut self, offset: u32, slots: &[Slot]) {
+        for (index, slot) in (offset as usize..).zip(slots) {
+            self.slots[index] = *slot;
+        }
+        self.wrote();
+    }
+
+    fn backend(&self, index: u16) -> BackendEntry {
+        self.backends[usize::from(index)]
+    }
+
+    fn set_backend(&mut self, index: u16, entry: &BackendEntry) -> Result<(), DataplaneError> {
+        self.backends[usize::from(index)] = *entry;
+        self.wrote();
+        Ok(())
+    }
+
+    fn begin_backend(&mut self, _: u16) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
+    fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError> {
+        self.barriers.set(self.barriers.get() + 1);
+        Ok(())
+    }
+
+    fn ticks(&self, time: Duration) -> u32 {
+        u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
+fn key(port: u16) -> ServiceKey {
+    ServiceKey {
+        vip: mapped(address(250)),
+        port_be: port.to_be_bytes(),
+        protocol: 6,
+        reserved: 0,
+    }
+}
+
+fn address(last: u8) -> IpAddr {
+    [10, 0, 0, last].into()
+}
+
+fn reachable(last: u8) -> (IpAddr, DesiredBackend) {
+    let hop = Hop {
+        ifindex: 2,
+        mac: [2, 0, 0, 0, 0, last],
+        source_mac: [2; 6],
+    };
+    let backend = DesiredBackend {
+        weight: 100,
+        draining: false,
+        origin: Origin::Config,
+        hop: Ok(hop),
+    };
+    (address(last), backend)
+}
+
+fn service(name: &str, port: u16, backends: &[u8]) -> DesiredService {
+    DesiredService {
+        name: name.into(),
+        keys: BTreeSet::from([key(port)]),
+        flags: ServiceEntry::FLAG_TRACK,
+        idle_timeout: GRACE,
+        scheduler: Scheduler::Maglev,
+        table_size: M,
+        backends: backends.iter().map(|&last| reachable(last)).collect(),
+    }
+}
+
+/// Maps and tables, and the time.
+struct World {
+    maps: Memory,
+    tables: Tables,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let maps = Memory::new();
+        let now = Instant::now();
+        let tables = Tables::adopt(&maps, SIZES, HashKey::DEFAULT, &maps.found(), now);
+        Self { maps, tables, now }
+    }
+
+    fn apply(&mut self, desired: &[DesiredService]) -> BTreeMap<String, Moved> {
+        self.try_apply(desired).unwrap()
+    }
+
+    fn try_apply(
+        &mut self,
+        desired: &[DesiredService],
+    ) -> Result<BTreeMap<String, Moved>, ChangeError> {
+        self.tables.apply(&mut self.maps, desired, self.now)
+    }
+
+    /// As another daemon would take over.
+    fn restart(&mut self) {
+        let until = self.now + GRACE;
+        self.tables = Tables::adopt(
+            &self.maps,
+            SIZES,
+            HashKey::DEFAULT,
+            &self.maps.found(),
+            until,
+        );
+    }
+}
+
+#[test]
+fn a_service_gets_its_table_and_a_change_moves_few_slots() {
+    let mut world = World::new();
+    world.apply(&[service("web", 80, &[1, 2, 3])]);
+    assert!(
+        world
+            .maps
+            .table(key(80))
+            .iter()
+            .all(|slot| slot.is_settled())
+    );
+    let report = world.apply(&[service("web", 80, &[1, 2, 3, 4])]);
+    let shares = world.maps.shares(key(80));
+    assert_eq!(shares.len(), 4);
+    let new = shares[&address(4)];
+    let moved = report["web"].slots_moved;
+    assert_eq!(report["web"].table_size, M);
+    assert!(
+        (new..new + 10).contains(&(moved as usize)),
+        "{moved} moved for {new}"
+    );
+    let moving = world
+        .maps
+        .table(key(80))
+        .iter()
+        .filter(|slot| slot.moving_from().is_some())
+        .count();
+    assert_eq!(moving, moved as usize);
+}
+
+#[test]
+fn what_does_not_change_is_not_written() {
+    let mut world = World::new();
+    let desired = [service("web", 80, &[1, 2, 3]), service("dns", 53, &[1])];
+    world.apply(&desired);
+    let (writes, barriers) = (world.maps.writes, world.maps.barriers.get());
+    world.apply(&desired);
+    assert_eq!(
+        (world.maps.writes, world.maps.barriers.get()),
+        (writes, barriers)
+    );
+    world.restart();
+    let before = world.maps.clone();
+    let report = world.apply(&desired);
+    assert!(report.values().all(|moved| moved.slots_moved == 0));
+    assert_eq!(before.slots, world.maps.slots);
+    assert_eq!(before.backends, world.maps.backends);
+    assert_eq!(before.keys, world.maps.keys);
+}
+
+#[test]
+fn slots_move_for_the_grace_time_and_are_mixed_then() {
+    let mut world = World::new();
+    world.apply(&[service("web", 80, &[1, 2])]);
+    let start = world.now;
+    world.apply(&[service("web", 80, &[1, 2, 3])]);
+    assert_eq!(
+        world.tables.settle(&mut world.maps, start),
+        Some(start + GRACE)
+    );
+    world.now = start + GRACE / 2;
+    world.apply(&[service("web", 80, &[1, 2, 3, 4])]);
+    let moving = |world: &World| -> BTreeSet<usize> {
+        let table = world.maps.table(key(80));
+        (0..)
+            .zip(table)
+            .filter(|(_, slot)| slot.moving_from().is_some())
+            .map(|(i, _)| i)
+            .collect()
+    };
+    let all = moving(&world);
+    let next = world.tables.settle(&mut world.maps, start + GRACE);
+    assert_eq!(next, Some(start + GRACE / 2 + GRACE));
+    let later = moving(&world);
+    assert!(!later.is_empty() && later.is_subset(&all) && later != all);
+    assert_eq!(
+        world.tables.settle(&mut world.maps, start + 2 * GRACE),
+        None
+    );
+    assert!(moving(&world).is_empty());
+    let table = world.maps.table(key(80));
+    assert!(
+        all.iter()
+            .all(|&index| table[index].previous == Slot::MIXED)
+    );
+    assert!(table.iter().filter(|slot| slot.is_settled()).count() == table.len() - all.len());
+}
+
+#[test]
+fn slots_that_are_found_moving_go_on_for_the_grace_time() {
+    let mut world = World::new();
+    world.apply(&[service("web", 80, &[1, 2])]);
+    world.apply(&[service("web", 80, &[1, 2, 3])]);
+    world.restart();
+    world.apply(&[service("web", 80, &[1, 2, 3])]);
+    assert_eq!(
+        world.tables.settle(&mut world.maps, world.now),
+        Some(world.now + GRACE)
+    );
+}
+
+#[test]
+fn a_draining_backend_keeps_serving_and_loses_its_slots() {
+    let mut world = World::new();
+    world.apply(&[service("web", 80, &[1, 2])]);
+    let mut drained = service("web", 80, &[1, 2]);
+    drained.backends.get_mut(&address(1)).unwrap().draining = true;
+    world.apply(&[drained]);
+    assert_eq!(
+        world.maps.shares(key(80)).into_keys().collect::<Vec<_>>(),
+        [address(2)]
+    );
+    let (_, table) = world.tables.find("web").unwrap();
+    assert!(backend::is_serving(&world.maps, table.members[&address(1)]));
+}
+
+#[test]
+fn a_backend_without_next_hop_gets_no_slots_until_it_has_one() {
+    let mut world = World::new();
+    let mut service = service("web", 80, &[1, 2]);
+    service.backends.get_mut(&address(1)).unwrap().hop = Err("does not answer ARP".into());
+    world.apply(std::slice::from_ref(&service));
+    assert_eq!(
+        world.maps.shares(key(80)).into_keys().collect::<Vec<_>>(),
+        [address(2)]
+    );
+    service.backends.extend([reachable(1)]);
+    world.apply(&[service]);
+    assert_eq!(world.maps.shares(key(80)).len(), 2);
+}
+
+#[test]
+fn the_last_backend_takes_the_table_along_and_it_comes_back_mixed() {
+    let mut world = World::new();
+    world.apply(&[service("web", 80, &[1])]);
+    world.apply(&[service("web", 80, &[])]);
+    assert!(world.maps.table(key(80)).is_empty());
+    world.apply(&[service("web", 80, &[1])]);
+    assert!(
+        world
+            .maps
+            .table(key(80))
+            .iter()
+            .all(|slot| slot.previous == Slot::MIXED)
+    );
+}
+
+#[test]
+fn an_index_that_is_used_again_has_another_generation() {
+    let mut world = World::new();
+    let mut seen = BTreeSet::new();
+    for round in 0..40 {
+        world.apply(&[service("web", 80, &[1 + round % 2])]);
+        let (_, table) = world.tables.find("web").unwrap();
+        let index = table.members[&address(1 + round % 2)];
+        let generation = BackendLink::unpack(world.maps.backend(index).link).generation;
+        assert!(
+            generation > 0 && seen.insert((index, generation)),
+            "{index} {generation}"
+        );
+    }
+}
+
+#[test]
+fn a_service_keeps_its_id_by_name_and_after_a_restart_by_key() {
+    let mut world = World::new();
+    world.apply(&[service("a", 1, &[1]), service("b", 2, &[2])]);
+    let id = |world: &World, name: &str| world.tables.find(name).unwrap().0;
+    let (a, b) = (id(&world, "a"), id(&world, "b"));
+    // They swap their ports.
+    world.apply(&[service("a", 2, &[1]), service("b", 1, &[2])]);
+    assert_eq!((id(&world, "a"), id(&world, "b")), (a, b));
+    assert_eq!(world.maps.keys, BTreeMap::from([(key(2), a), (key(1), b)]));
+    world.restart();
+    world.apply(&[service("renamed", 2, &[1]), service("b", 1, &[2])]);
+    assert_eq!((id(&world, "renamed"), id(&world, "b")), (a, b));
+}
+
+#[test]
+fn a_service_that_goes_leaves_nothing_behind() {
+    let mut world = World::new();
+    world.apply(&[service("a", 1, &[1, 2]), service("b", 2, &[3])]);
+    world.apply(&[service("b", 2, &[3])]);
+    assert_eq!(world.maps.keys.keys().collect::<Vec<_>>(), [&key(2)]);
+    let in_use = world
+        .maps
+        .backends
+        .iter()
+        .filter(|entry| entry.address != [0; 16])
+        .count();
+    assert_eq!(in_use, 1);
+    let serving = world
+        .maps
+        .backends
+        .iter()
+        .filter(|entry| NextHop::unpack(entry.next_hop).is_serving());
+    assert_eq!(serving.count(), 1);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_changes_nothing() {
+    let mut world = World::new();
+    world.apply(&[service("web", 80, &[1, 2])]);
+    let before = world.maps.clone();
+    let many: Vec<u8> = (1..=12).collect();
+    let mut wide = service("web", 80, &[1, 2]);
+    wide.table_size = 307;
+    let five: Vec<_> = (0..5)
+        .map(|port| service(&format!("s{port}"), port, &[1]))
+        .collect();
+    for (desired, expected) in [
+        (
+            vec![service("web", 80, &many)],
+            "backends: 12 are needed, 11 fit",
+        ),
+        (
+            vec![wide],
+            "the slots do not fit: 14 more are needed, of 600",
+        ),
+        (five, "VIPs and ports: 5 are needed, 4 fit"),
+    ] {
+        let error = world.try_apply(&desired).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+        assert_eq!(before.slots, world.maps.slots);
+        assert_eq!(before.keys, world.maps.keys);
+    }
+    world.apply(&[service("web", 80, &[1, 2, 3])]);
+}
+
+#[test]
+fn another_affinity_unsettles_every_slot() {
+    let mut world = World::new();
+    world.apply(&[service("web", 80, &[1, 2])]);
+    let mut source = service("web", 80, &[1, 2]);
+    source.flags |= ServiceEntry::FLAG_SOURCE_AFFINITY;
+    let report = world.apply(&[source]);
+    assert_eq!(report["web"].slots_moved, 0);
+    assert!(
+        world
+            .maps
+            .table(key(80))
+            .iter()
+            .all(|slot| slot.previous == Slot::MIXED)
+    );
+}
+
+/// A random change: which of two services has which backends, and how they are.
+fn change() -> impl Strategy<Value = (bool, Vec<(u8, u8)>, bool)> {
+    let backends = prop::collection::vec((1u8..6, 0u8..4), 0..5);
+    (any::<bool>(), backends, any::<bool>())
+}
+
+proptest! {
+    #[test]
+    fn random_changes_and_restarts_keep_every_promise(changes in prop::collection::vec(change(), 1..25)) {
+        let mut world = World::new();
+        let mut desired = vec![service("a", 1, &[1]), service("b", 2, &[2])];
+        for (second, backends, restart) in changes {
+            let at = usize::from(second);
+            desired[at].backends = backends.iter().map(|&(last, kind)| {
+                let (address, mut backend) = reachable(last);
+                match kind {
+                    0 => backend.hop = Err("gone".into()),
+                    1 => backend.draining = true,
+                    2 => backend.weight = 7,
+                    _ => {}
+                }
+                (address, backend)
+            }).collect();
+            if restart {
+                world.restart();
+            }
+            world.now += GRACE / 3;
+            world.tables.settle(&mut world.maps, world.now);
+            // Reaching the end means that `wrote` found nothing wrong on the way.
+            world.apply(&desired);
+            for service in &desired {
+                let candidates: BTreeSet<IpAddr> =
+                    service.candidates().iter().map(|candidate| candidate.address).collect();
+                let key = *service.keys.first().unwrap();
+                let in_table: BTreeSet<IpAddr> = world.maps.shares(key).into_keys().collect();
+                prop_assert_eq!(in_table, candidates);
+            }
+            let entries = world.maps.backends.iter().filter(|entry| entry.address != [0; 16]);
+            let members: usize = desired.iter().map(|service| service.backends.len()).sum();
+            prop_assert_eq!(entries.count(), members);
+        }
+    }
+}
