@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use xtask::demo::Wire;
 use xtask::lab::{Director, Downloads, HttpServer, Lab, LabConfig, Process, Response, wait_for};
 
 /// Long enough for everything that happens at once; not a statement about speed.
@@ -60,6 +61,7 @@ pub struct Rig {
     pub servers: Vec<HttpServer>,
     /// The lab.
     pub lab: Lab,
+    _wire: Wire,
 }
 
 impl Rig {
@@ -75,12 +77,14 @@ impl Rig {
 
     /// As [`Rig::with_config`], in a lab that was made, and perhaps changed, before.
     pub fn in_lab(lab: Lab, config: &str) -> Result<Self> {
+        let wire = Wire::prepare(&lab, "director")?;
         let servers = lab.start_all_http()?;
         let director = lab.start_director(&program(), config)?;
         let rig = Self {
             director,
             servers,
             lab,
+            _wire: wire,
         };
         rig.wait_until_active()?;
         Ok(rig)
@@ -151,8 +155,14 @@ impl Rig {
     /// As [`Rig::get`], with at most `concurrency` at once.
     pub fn get_at_most(&self, count: usize, concurrency: usize) -> Result<Vec<Response>> {
         let client = self.lab.client();
-        let results = client.get_many(self.vip(), "/", count, concurrency);
-        let responses: Vec<Response> = results.into_iter().collect::<Result<_>>()?;
+        let mut responses = Vec::with_capacity(count);
+        // In parts, so that a service that does not answer is noticed soon.
+        while responses.len() < count {
+            let part = (count - responses.len()).min(500);
+            for result in client.get_many(self.vip(), "/", part, concurrency) {
+                responses.push(result?);
+            }
+        }
         let odd = responses.iter().find(|it| it.status != 200);
         ensure!(odd.is_none(), "not a good answer: {odd:?}");
         Ok(responses)

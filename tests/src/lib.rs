@@ -1,3 +1,7 @@
 //! Helpers shared by the integration tests.
 
+pub mod expect;
 pub mod lab;
+pub mod packet;
+pub mod plane;
+pub mod random;

@@ -1,19 +1,15 @@
 //! `xdp-lb run`: starts everything, waits for signals, and leaves packets flowing when it stops.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
-use aya_log::EbpfLogger;
-use tokio::{
-    io::unix::AsyncFd,
-    signal::unix::{SignalKind, signal},
-};
+use nix::unistd::geteuid;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::{
     api::{self, Socket},
     config::Config,
-    dataplane::Dataplane,
     director::{Director, DirectorHandle, Ended, Paths, chain},
 };
 
@@ -38,8 +34,9 @@ pub async fn run(options: RunOptions, config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("state directory {}", options.paths.state.display()))?;
     let mut socket = Socket::open(&options.socket)?;
     let metrics = config.metrics;
-    let mut director = Director::start(options.paths.clone(), config).await?;
-    follow_logs(director.dataplane());
+    let director = Director::start(options.paths.clone(), config)
+        .await
+        .map_err(needs_root)?;
     let (handle, mut task) = director.spawn();
     if let Some(address) = metrics {
         api::serve_tcp(address, api::metrics_router(handle.clone())).await?;
@@ -75,6 +72,14 @@ pub async fn run(options: RunOptions, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Says so where the likely reason of a failure is that this is not root.
+fn needs_root(error: anyhow::Error) -> anyhow::Error {
+    if geteuid().is_root() {
+        return error;
+    }
+    error.context("not running as root, which loading and attaching an XDP program takes")
+}
+
 fn finish(ended: Result<Ended, tokio::task::JoinError>) -> anyhow::Result<()> {
     match ended {
         Ok(Ended::Detached) => info!("detached; traffic to VIPs goes to the kernel"),
@@ -88,26 +93,5 @@ async fn reload(handle: &DirectorHandle) {
     match handle.reload().await {
         Ok(change) => change.notes.iter().for_each(|note| warn!("{note}")),
         Err(error) => error!("config not taken: {}", chain(&error)),
-    }
-}
-
-/// Writes what the program logs to the daemon's log. Without it everything works, so its failure is
-/// only told.
-fn follow_logs(dataplane: &mut Dataplane) {
-    let follow = dataplane.logger().and_then(|logger| {
-        // SAFETY: the logger owns the ring buffer's file descriptor and keeps it open for as long as
-        // it lives, and it is handed over whole.
-        unsafe { AsyncFd::register(logger) }.map_err(|error| io::Error::other(error.to_string()))
-    });
-    match follow {
-        Ok(logger) => drop(tokio::spawn(forward_logs(logger))),
-        Err(error) => warn!(%error, "what the XDP program logs is not shown"),
-    }
-}
-
-async fn forward_logs(mut logger: AsyncFd<EbpfLogger<&'static dyn log::Log>>) {
-    while let Ok(mut ready) = logger.readable_mut().await {
-        ready.get_inner_mut().flush();
-        ready.clear_ready();
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::build::{self, Profile};
-use xtask::{lab, root, setup, test};
+use xtask::{bench, lab, root, setup, test};
 
 /// Work on xdp-lb: set a machine up, build, test.
 #[derive(Parser)]
@@ -32,6 +32,11 @@ enum Task {
         /// Take a skipped test for an error; the same as CI=true in the environment.
         #[arg(long)]
         ci: bool,
+    },
+    /// Measure how long things take on this machine.
+    Bench {
+        /// Parts of benchmark names; all benchmarks when there is none.
+        filters: Vec<String>,
     },
     /// Make network namespaces with a client, a router, directors and backends, and work in them.
     Lab(lab::cli::LabArgs),
@@ -61,6 +66,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Task::Bench { filters } => bench::run(&filters)?,
         Task::Lab(arguments) => {
             root::ensure("a lab is made of network namespaces")?;
             return lab::cli::run(arguments);

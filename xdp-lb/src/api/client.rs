@@ -14,9 +14,10 @@ use crate::director::view::ErrorView;
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ClientError {
-    #[error("no daemon answers on {}: {source}; is `xdp-lb run` running, and with this --socket?", socket.display())]
-    NoDaemon { socket: PathBuf, source: io::Error },
-    #[error("{message}")]
+    #[error(
+        "no daemon answers on {} (is `xdp-lb run` running, and with this --socket?)",
+        socket.display()
+    )]
     Refused { status: StatusCode, message: String },
     #[error("the daemon's answer makes no sense")]
     Answer(#[source] serde_json::Error),
@@ -70,19 +71,23 @@ impl Client {
         Err(ClientError::Refused { status, message })
     }
 
+    fn unreachable(&self, source: io::Error) -> ClientError {
+        let socket = self.socket.clone();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::NotRoot { socket },
+            _ => ClientError::NoDaemon { socket, source },
+        }
+    }
+
     async fn exchange(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|source| ClientError::NoDaemon {
-                    socket: self.socket.clone(),
-                    source,
-                })?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| self.unreachable(source))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);

@@ -18,9 +18,9 @@ pub enum ListenError {
     InUse { path: PathBuf },
     #[error("{} is there and is not a socket; move it away or choose another with --socket", path.display())]
     NotASocket { path: PathBuf },
-    #[error("socket {}: {source}", path.display())]
+    #[error("socket {}", path.display())]
     Unix { path: PathBuf, source: io::Error },
-    #[error("metrics address {address}: {source}")]
+    #[error("metrics address {address}")]
     Tcp {
         address: SocketAddr,
         source: io::Error,

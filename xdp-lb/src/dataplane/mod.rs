@@ -11,18 +11,19 @@ mod attach;
 mod clock;
 mod counters;
 mod error;
+mod logs;
 mod mapping;
 mod pins;
 mod state;
 
-use std::{fs::File, io, os::fd::AsFd as _};
+use std::{fs::File, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, DevMapHash, HashMap, Map, MapData, PerCpuArray},
     programs::Xdp,
 };
-use aya_log::EbpfLogger;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use xdp_lb_common::{
     abi::{ABI_VERSION, Count, Meta, ServiceKey, Timing, global, map},
     hash::HashKey,
@@ -113,6 +114,7 @@ impl Dataplane {
         if OBJECT.is_empty() {
             return Err(DataplaneError::NoObject);
         }
+        lift_memory_limit();
         let lock = options.pins.prepare()?;
         let origin = adoptable(&options.pins, options.hash_key)?;
         let ticks = Ticks::of_this_kernel();
@@ -156,15 +158,6 @@ impl Dataplane {
         self.ticks.count(time)
     }
 
-    /// A reader of what the program logs, which it hands on to [`log`].
-    ///
-    /// # Errors
-    ///
-    /// If it was taken before, or the kernel does not let the buffer be read.
-    pub fn logger(&mut self) -> io::Result<EbpfLogger<&'static dyn log::Log>> {
-        EbpfLogger::init(&mut self.ebpf).map_err(io::Error::other)
-    }
-
     /// The loaded program, for what tests do with it.
     ///
     /// # Errors
@@ -177,6 +170,12 @@ impl Dataplane {
             .ok_or(DataplaneError::NoProgram)?;
         program.try_into().map_err(DataplaneError::Load)
     }
+}
+
+/// Kernels before 5.11 count maps against the locked memory that a process may have. Where the limit
+/// cannot be lifted, making the maps fails and says why.
+fn lift_memory_limit() {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }
 
 /// Looks at what is pinned, before anything is loaded.

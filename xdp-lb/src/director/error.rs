@@ -20,7 +20,7 @@ pub enum ChangeError {
     Exists { service: String, address: IpAddr },
     #[error("{0}")]
     Refused(String),
-    #[error("{0}")]
+    #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(
         "the slots do not fit: {needed} more are needed, of {size} in all; raise `limits.slots` in the config, then `xdp-lb detach` and start again"

@@ -96,7 +96,8 @@ impl Director {
             limits: config.limits,
             hash_key: config.hash_key,
         };
-        let (dataplane, origin) = Dataplane::open(&options)?;
+        let (mut dataplane, origin) = Dataplane::open(&options)?;
+        dataplane.follow_logs();
         let found = dataplane.found()?;
         // Times of moves are not kept, so the longest timeout is the safe one.
         let longest = config
@@ -124,11 +125,6 @@ impl Director {
         director.attach_all()?;
         director.say_hello();
         Ok(director)
-    }
-
-    /// The data plane, for what is not the director's: the program's log.
-    pub fn dataplane(&mut self) -> &mut Dataplane {
-        &mut self.dataplane
     }
 
     /// Runs until asked to detach, or until the last handle is gone. Returns the handle first.

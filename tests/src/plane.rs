@@ -1,0 +1,374 @@
+//! The loaded program on maps of its own, one packet at a time through `BPF_PROG_TEST_RUN`.
+//!
+//! Each [`Plane`] lives in a network namespace with a bpffs of its own. It begins with one service
+//! whose table has one slot, so that every flow is on that slot, and with three backends. What a
+//! packet should come to, and the comparison, is in [`expect`](crate::expect).
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+
+use aya::{
+    maps::{self, Map, MapData},
+    programs::{TestRun as _, TestRunOptions},
+};
+use xdp_lb::{
+    config::{AttachMode, Interface, Limits},
+    dataplane::{Dataplane, OBJECT, Options, PinDirectory},
+};
+use xdp_lb_common::{
+    abi::{
+        BackendEntry, BackendLink, BackendRef, FlowEntry, FlowKey, NextHop, ServiceEntry,
+        ServiceKey, Slot, TableRef, map, mapped,
+    },
+    hash::HashKey,
+};
+use xtask::{lab::Namespace, root, test::libtest::SKIPPED};
+
+use crate::packet::{Endpoint, Frame};
+
+/// Id of the service that is there from the start, for [`packet::WEB`](crate::packet::WEB).
+pub const SERVICE: u32 = 1;
+/// A backend of [`SERVICE`].
+pub const A: u16 = 1;
+/// Another one.
+pub const B: u16 = 2;
+/// The third.
+pub const C: u16 = 3;
+/// A backend that has never been there.
+pub const NOBODY: u16 = 9;
+/// Index of the interface that frames come in by: the namespace's loopback.
+pub const INGRESS: u32 = 1;
+/// MAC address of the interface towards the backends.
+pub const OUTWARD_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
+/// How long [`SERVICE`] remembers silent flows.
+pub const IDLE: Duration = Duration::from_secs(900);
+
+/// A slot that has never moved.
+#[must_use]
+pub const fn settled(current: u16) -> Slot {
+    Slot {
+        current,
+        previous: 0,
+    }
+}
+
+/// A slot that has lately moved from `previous` to `current`.
+#[must_use]
+pub const fn moving(previous: u16, current: u16) -> Slot {
+    Slot { current, previous }
+}
+
+/// A slot that moved once, longer ago than is remembered.
+#[must_use]
+pub const fn mixed(current: u16) -> Slot {
+    Slot {
+        current,
+        previous: Slot::MIXED,
+    }
+}
+
+/// MAC address of the backend with this index.
+#[must_use]
+pub const fn backend_mac(index: u16) -> [u8; 6] {
+    let [high, low] = index.to_be_bytes();
+    [0x02, 0, 0, 0x0b, high, low]
+}
+
+/// The action that the program asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `XDP_ABORTED`, or something unknown.
+    Aborted,
+    /// `XDP_DROP`
+    Drop,
+    /// `XDP_PASS`
+    Pass,
+    /// `XDP_TX`
+    Tx,
+    /// `XDP_REDIRECT`
+    Redirect,
+}
+
+/// What a plane is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Sizes and rates.
+    pub limits: Limits,
+    /// Key of the flow hash.
+    pub hash_key: HashKey,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            limits: Limits {
+                services: 8,
+                backends: 16,
+                slots: 64,
+                flows: 4096,
+                new_flows_per_second: 10_000_000,
+            },
+            hash_key: HashKey::DEFAULT,
+        }
+    }
+}
+
+/// Runs `test` on a new plane with small limits. Where there can be none, the test is skipped.
+pub fn on_plane(test: impl FnOnce(&mut Plane) + Send) {
+    on_plane_with(Setup::default(), test);
+}
+
+/// As [`on_plane`], with other limits or another key.
+pub fn on_plane_with(setup: Setup, test: impl FnOnce(&mut Plane) + Send) {
+    if !root::is_root() {
+        println!("{SKIPPED}loading the program takes root");
+        return;
+    }
+    if OBJECT.is_empty() {
+        println!("{SKIPPED}built without the XDP program; `cargo xtask build` builds it");
+        return;
+    }
+    let namespace = Namespace::new("prog-run").expect("a namespace");
+    namespace.run(move || test(&mut Plane::open(setup)));
+}
+
+/// A loaded program with its maps.
+pub struct Plane {
+    dataplane: Dataplane,
+    pins: PathBuf,
+    known: BTreeSet<u16>,
+}
+
+impl Plane {
+    fn open(setup: Setup) -> Self {
+        let pins = PinDirectory::new("/sys/fs/bpf/prog-run");
+        let path = pins.path().to_owned();
+        let options = Options {
+            pins,
+            limits: setup.limits,
+            hash_key: setup.hash_key,
+        };
+        let (dataplane, _) = Dataplane::open(&options).expect("a data plane");
+        let mut plane = Self {
+            dataplane,
+            pins: path,
+            known: BTreeSet::new(),
+        };
+        for index in [A, B, C] {
+            plane.start(index);
+        }
+        plane.slot(settled(A));
+        plane.configure(SERVICE, |service| service.flags = ServiceEntry::FLAG_TRACK);
+        plane.listen(crate::packet::WEB, SERVICE);
+        plane
+    }
+
+    /// The data plane itself.
+    pub fn dataplane(&mut self) -> &mut Dataplane {
+        &mut self.dataplane
+    }
+
+    /// TCP to this VIP and port (0: every port) is for the service `id`.
+    pub fn listen(&mut self, endpoint: impl Endpoint, id: u32) {
+        let endpoint = endpoint.socket();
+        let key = ServiceKey {
+            vip: mapped(endpoint.ip().octets()),
+            port_be: endpoint.port().to_be_bytes(),
+            protocol: 6,
+            reserved: 0,
+        };
+        self.dataplane.set_key(key, id).expect("room for a key");
+    }
+
+    /// Changes a service's entry.
+    pub fn configure(&mut self, id: u32, change: impl FnOnce(&mut ServiceEntry)) {
+        let mut entry = self.dataplane.service(id);
+        entry.idle_ticks = self.dataplane.ticks(IDLE);
+        change(&mut entry);
+        self.dataplane.set_service(id, &entry);
+    }
+
+    /// Gives the service `id` a table of these slots, from `offset` of the arena on.
+    pub fn table(&mut self, id: u32, offset: u32, slots: &[Slot]) {
+        self.dataplane.set_slots(offset, slots);
+        let size = u32::try_from(slots.len()).expect("a table of sensible size");
+        self.configure(id, |service| {
+            service.table = TableRef { offset, size }.pack();
+        });
+    }
+
+    /// Sets the only slot of [`SERVICE`].
+    pub fn slot(&mut self, slot: Slot) {
+        self.table(SERVICE, 0, &[slot]);
+    }
+
+    /// Takes all backends out of the table of [`SERVICE`].
+    pub fn empty_table(&mut self) {
+        self.table(SERVICE, 0, &[]);
+    }
+
+    /// Lets a backend serve, reached by the interface that frames come in by.
+    pub fn start(&mut self, index: u16) {
+        self.start_behind(index, INGRESS);
+    }
+
+    /// Lets a backend serve, reached by the interface `ifindex`.
+    pub fn start_behind(&mut self, index: u16, ifindex: u32) {
+        self.known.insert(index);
+        let generation = self.generation(index).max(1);
+        self.set_backend(index, ifindex, generation, NextHop::FLAG_SERVING);
+    }
+
+    /// A backend may not be sent packets any more.
+    pub fn stop(&mut self, index: u16) {
+        let entry = BackendEntry {
+            next_hop: 0,
+            ..self.dataplane.backend(index)
+        };
+        self.write_backend(index, &entry);
+    }
+
+    /// Another backend gets the index of an earlier one, and serves.
+    pub fn replace(&mut self, index: u16) {
+        let generation = self.generation(index) + 1;
+        self.set_backend(index, INGRESS, generation, NextHop::FLAG_SERVING);
+    }
+
+    /// The reference that an entry for this backend, as it is now, has.
+    #[must_use]
+    pub fn reference(&self, index: u16) -> BackendRef {
+        BackendRef {
+            index,
+            generation: self.generation(index),
+        }
+    }
+
+    /// Makes an interface that packets may be redirected to; returns its index.
+    pub fn add_port(&mut self) -> u32 {
+        let added = Command::new("ip")
+            .args([
+                "link", "add", "out0", "type", "veth", "peer", "name", "out1",
+            ])
+            .status();
+        assert!(added.expect("`ip` runs").success(), "`ip link add` fails");
+        let interface = Interface {
+            name: "out0".to_owned(),
+            mode: AttachMode::Auto,
+        };
+        let attached = self.dataplane.attach(&interface);
+        attached.expect("the program attached").ifindex
+    }
+
+    /// What is in the map of flows.
+    #[must_use]
+    pub fn flows(&self) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
+        self.all(map::FLOWS_V4)
+    }
+
+    /// What is in the map of openings.
+    #[must_use]
+    pub fn openings(&self) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
+        self.all(map::OPENINGS_V4)
+    }
+
+    /// The entry of a flow.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[must_use]
+    pub fn flow(&self, key: &FlowKey<[u8; 4]>) -> FlowEntry {
+        let entry = self.tracked(map::FLOWS_V4).get(key, 0);
+        entry.expect("the flow has an entry")
+    }
+
+    /// Changes the entry of a flow.
+    pub fn edit_flow(&mut self, key: &FlowKey<[u8; 4]>, change: impl FnOnce(&mut FlowEntry)) {
+        self.edit(map::FLOWS_V4, key, change);
+    }
+
+    /// Changes the entry of an opening.
+    pub fn edit_opening(&mut self, key: &FlowKey<[u8; 4]>, change: impl FnOnce(&mut FlowEntry)) {
+        self.edit(map::OPENINGS_V4, key, change);
+    }
+
+    /// Has the program process a frame; returns its action and the frame as it left it.
+    pub fn run(&mut self, frame: &Frame) -> (Action, Frame) {
+        let mut output = vec![0; frame.bytes().len() + 256];
+        let program = self.dataplane.program().expect("the program");
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame.bytes()),
+            data_out: Some(&mut output),
+            ..TestRunOptions::default()
+        });
+        let result = result.expect("the kernel runs the program");
+        output.truncate(usize::try_from(result.data_size_out).expect("a length fits usize"));
+        let action = match result.return_value {
+            1 => Action::Drop,
+            2 => Action::Pass,
+            3 => Action::Tx,
+            4 => Action::Redirect,
+            _ => Action::Aborted,
+        };
+        (action, Frame::new(output))
+    }
+
+    /// The backends that have been started.
+    pub(crate) fn known_backends(&self) -> impl Iterator<Item = u16> {
+        self.known.iter().copied()
+    }
+
+    /// The data plane, to read from.
+    pub(crate) fn read(&self) -> &Dataplane {
+        &self.dataplane
+    }
+
+    fn generation(&self, index: u16) -> u16 {
+        BackendLink::unpack(self.dataplane.backend(index).link).generation
+    }
+
+    fn set_backend(&mut self, index: u16, ifindex: u32, generation: u16, flags: u16) {
+        let [a, b, c, d, e, f] = OUTWARD_MAC;
+        let mac = backend_mac(index);
+        let link = BackendLink {
+            ifindex,
+            generation,
+        };
+        let entry = BackendEntry {
+            next_hop: NextHop { mac, flags }.pack(),
+            link: link.pack(),
+            source_mac: [a, b, c, d, e, f, 0, 0],
+            service: SERVICE,
+            ..BackendEntry::default()
+        };
+        self.write_backend(index, &entry);
+    }
+
+    fn write_backend(&mut self, index: u16, entry: &BackendEntry) {
+        let written = self.dataplane.set_backend(index, entry);
+        written.expect("the kernel waits for packets in flight");
+    }
+
+    fn edit(&mut self, name: &str, key: &FlowKey<[u8; 4]>, change: impl FnOnce(&mut FlowEntry)) {
+        let mut map = self.tracked(name);
+        let mut entry = map.get(key, 0).expect("the flow has an entry");
+        change(&mut entry);
+        map.insert(key, entry, 0).expect("the entry can be written");
+    }
+
+    fn all(&self, name: &str) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
+        let map = self.tracked(name);
+        let entries = map.iter().collect::<Result<_, _>>();
+        entries.expect("the map can be read")
+    }
+
+    fn tracked(&self, name: &str) -> maps::HashMap<MapData, FlowKey<[u8; 4]>, FlowEntry> {
+        let data = MapData::from_pin(self.pins.join(name)).expect("the map is pinned");
+        let map = maps::HashMap::try_from(Map::LruHashMap(data));
+        map.expect("a map of flows")
+    }
+}

@@ -1,0 +1,192 @@
+//! Floods, and more new flows than are allowed: packets still go out, only memory is spared.
+
+use std::net::SocketAddrV4;
+
+use xdp_lb_common::{abi::FlowKey, counters::Counter};
+use xdp_lb_tests::{
+    expect::{Counts, Name},
+    packet::{Frame, Tcp, tcp},
+    plane::{A, Action, B, Plane, Setup, moving, on_plane, on_plane_with, settled},
+    random::Random,
+};
+
+/// Packets in a flood.
+const FLOOD: u64 = 200_000;
+/// Entries that the map of openings has.
+const OPENINGS: usize = 65_536;
+/// New flows that come faster than one a tick.
+const RUSH: u16 = 2000;
+
+/// A plane where a CPU may remember one flow a tick.
+fn on_plane_with_small_budget(test: impl FnOnce(&mut Plane) + Send) {
+    let mut setup = Setup::default();
+    setup.limits.new_flows_per_second = 1;
+    on_plane_with(setup, test);
+}
+
+/// Sends packets of `count` flows that nobody has seen; each with the backend that it went to.
+fn rush(
+    plane: &mut Plane,
+    count: u16,
+    packet: fn(Tcp) -> Tcp,
+) -> (Vec<(FlowKey<[u8; 4]>, u16)>, Counts) {
+    let before = Counts::read(plane);
+    let went = (1..=count).map(|port| {
+        let client = SocketAddrV4::new([203, 0, 113, 9].into(), port);
+        let packet = packet(tcp().from(client));
+        let (action, output) = plane.run(&Frame::from(&packet));
+        assert_eq!(action, Action::Tx);
+        (packet.flow(), backend_of(&output))
+    });
+    let went = went.collect();
+    (went, Counts::read(plane).since(&before))
+}
+
+/// The backend whose MAC address a frame goes to.
+fn backend_of(frame: &Frame) -> u16 {
+    let [.., high, low] = frame.bytes()[..6] else {
+        unreachable!("six bytes were asked for");
+    };
+    u16::from_be_bytes([high, low])
+}
+
+/// Sends a flood of SYNs from random clients.
+fn flood(plane: &mut Plane) -> Counts {
+    let mut random = Random::new(1);
+    let mut bytes = Frame::from(tcp().syn()).bytes().to_vec();
+    let before = Counts::read(plane);
+    for _ in 0..FLOOD {
+        let [a, b, c, d, e, f, ..] = random.number().to_be_bytes();
+        bytes[26..30].copy_from_slice(&[a, b, c, d]);
+        bytes[34..36].copy_from_slice(&[e, f]);
+        let (action, _) = plane.run(&Frame::new(bytes.as_slice()));
+        assert_eq!(action, Action::Tx);
+    }
+    Counts::read(plane).since(&before)
+}
+
+/// Makes entries for a few flows to A.
+fn established(plane: &mut Plane) -> Vec<FlowKey<[u8; 4]>> {
+    let (went, counts) = rush(plane, 100, Tcp::ack);
+    assert_eq!(counts.packets(Counter::FlowCreated), 100);
+    went.into_iter().map(|(flow, _)| flow).collect()
+}
+
+#[test]
+fn a_syn_flood_on_settled_slots_leaves_no_trace() {
+    on_plane(|plane| {
+        let counts = flood(plane);
+        assert_eq!(counts.packets(Counter::Forwarded), FLOOD);
+        assert_eq!(counts.get(Name::Backend(A)).packets, FLOOD);
+        let others = Counter::ALL.iter().map(|&counter| counts.packets(counter));
+        assert_eq!(others.sum::<u64>(), FLOOD);
+        assert!(plane.flows().is_empty() && plane.openings().is_empty());
+    });
+}
+
+#[test]
+fn a_syn_flood_on_moving_slots_evicts_no_flow() {
+    let mut setup = Setup::default();
+    setup.limits.new_flows_per_second = 1_000_000_000;
+    on_plane_with(setup, |plane| {
+        let flows = established(plane);
+        let before = plane.flows();
+        plane.slot(moving(A, B));
+        let counts = flood(plane);
+        assert_eq!(counts.packets(Counter::Forwarded), FLOOD);
+        let openings = plane.openings().len();
+        assert!(
+            openings <= OPENINGS && openings > OPENINGS / 2,
+            "{openings}"
+        );
+        assert_eq!(plane.flows(), before);
+        assert_eq!(plane.flows().len(), flows.len());
+        // And they go on where they were.
+        let (went, counts) = rush(plane, 100, |packet| packet.data("GET /"));
+        assert!(went.iter().all(|&(_, backend)| backend == A));
+        assert_eq!(counts.packets(Counter::FlowCreated), 0);
+    });
+}
+
+#[test]
+fn past_the_budget_flows_go_by_their_slot_without_an_entry() {
+    on_plane_with_small_budget(|plane| {
+        let (went, counts) = rush(plane, RUSH, Tcp::ack);
+        assert!(went.iter().all(|&(_, backend)| backend == A));
+        let created = counts.packets(Counter::FlowCreated);
+        let not_created = counts.packets(Counter::FlowNotCreated);
+        assert_eq!(created + not_created, u64::from(RUSH));
+        assert!(created > 0 && not_created > 0, "{created} of {RUSH}");
+        assert_eq!(counts.packets(Counter::Forwarded), u64::from(RUSH));
+        let flows = plane.flows();
+        assert_eq!(u64::try_from(flows.len()).expect("few"), created);
+        // Those that have an entry need no budget.
+        plane.slot(settled(B));
+        let known = flows.len();
+        let (went, _) = rush(plane, RUSH, Tcp::ack);
+        let to_a = went.iter().filter(|&&(_, backend)| backend == A).count();
+        assert_eq!(to_a, known);
+        let misled = went
+            .iter()
+            .find(|(flow, backend)| (*backend == A) != flows.contains_key(flow));
+        assert_eq!(misled, None);
+    });
+}
+
+#[test]
+fn past_the_budget_flows_on_moving_slots_go_to_the_previous_backend() {
+    on_plane_with_small_budget(|plane| {
+        plane.slot(moving(A, B));
+        let (went, counts) = rush(plane, RUSH, Tcp::ack);
+        assert!(went.iter().all(|&(_, backend)| backend == A));
+        assert!(counts.packets(Counter::FlowNotCreated) > 0);
+        let followed = counts.packets(Counter::FlowFollowedPrevious);
+        assert_eq!(followed, u64::from(RUSH));
+    });
+}
+
+#[test]
+fn past_the_budget_syns_on_moving_slots_go_where_their_acks_will() {
+    on_plane_with_small_budget(|plane| {
+        plane.slot(moving(A, B));
+        let (syns, counts) = rush(plane, RUSH, Tcp::syn);
+        let opened = counts.packets(Counter::OpeningCreated);
+        let not_opened = counts.packets(Counter::OpeningNotCreated);
+        assert_eq!(opened + not_opened, u64::from(RUSH));
+        assert!(opened > 0 && not_opened > 0, "{opened} of {RUSH}");
+        let openings = plane.openings();
+        assert_eq!(u64::try_from(openings.len()).expect("few"), opened);
+        for (flow, backend) in &syns {
+            let expected = if openings.contains_key(flow) { B } else { A };
+            assert_eq!(*backend, expected, "{flow:?}");
+        }
+        assert!(plane.flows().is_empty());
+        let (acks, _) = rush(plane, RUSH, Tcp::ack);
+        assert_eq!(acks, syns);
+    });
+}
+
+#[test]
+fn past_the_budget_syns_go_to_the_current_backend_where_the_previous_one_does_not_serve() {
+    on_plane_with_small_budget(|plane| {
+        plane.slot(moving(A, B));
+        plane.stop(A);
+        let (syns, counts) = rush(plane, RUSH, Tcp::syn);
+        assert!(syns.iter().all(|&(_, backend)| backend == B));
+        assert!(counts.packets(Counter::OpeningNotCreated) > 0);
+        let (acks, _) = rush(plane, RUSH, Tcp::ack);
+        assert_eq!(acks, syns);
+    });
+}
+
+#[test]
+fn openings_do_not_use_up_the_budget_of_flows() {
+    on_plane_with_small_budget(|plane| {
+        plane.slot(moving(A, B));
+        let (_, counts) = rush(plane, RUSH, Tcp::syn);
+        assert!(counts.packets(Counter::OpeningNotCreated) > 0);
+        let client = "198.51.100.77:50000";
+        let seen = plane.send(tcp().from(client).ack());
+        assert_eq!(seen.counts.packets(Counter::FlowCreated), 1);
+    });
+}

@@ -1,0 +1,141 @@
+//! What is not for a service passes to the kernel as it is, counted by its reason.
+
+use xdp_lb_common::counters::PassReason;
+use xdp_lb_tests::{
+    expect::passed,
+    packet::{Frame, ROUTER_MAC, arp_request, ipv6_syn, ping, tcp, udp_to},
+};
+
+use crate::case::{Case, case, check};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let syn = || Frame::from(tcp().syn());
+    let pass = |reason, what: &str, frame: Frame| case(what, frame, passed(reason));
+    let not_ip = |what, frame| pass(PassReason::NotIp, what, frame);
+    let not_tcp = |what, frame| pass(PassReason::NotTcp, what, frame);
+    let no_service = |what, frame| pass(PassReason::NoService, what, frame);
+    let fragment = |what, frame| pass(PassReason::LaterFragment, what, frame);
+    vec![
+        not_ip("an ARP request for the VIP", arp_request()),
+        not_ip("a SYN over IPv6 to the VIP's mapped form", ipv6_syn()),
+        not_ip("a SYN to the VIP within a VLAN", syn().in_vlan(7)),
+        not_ip(
+            "a SYN to the VIP within two VLANs",
+            syn().in_vlan(7).in_vlan(8).with_ether_type(0x88a8),
+        ),
+        not_ip("a SYN with priority but no VLAN", syn().in_vlan(0)),
+        not_ip(
+            "an IEEE 802.3 frame, with a length for a type",
+            syn().with_ether_type(40),
+        ),
+        not_ip("a type nobody knows", syn().with_ether_type(0xffff)),
+        not_ip(
+            "the type of IPv4 with its bytes exchanged",
+            syn().with_ether_type(0x0008),
+        ),
+        not_tcp("an echo request to the VIP", ping()),
+        not_tcp("UDP to the VIP's port", udp_to("192.0.2.10:80")),
+        not_tcp("UDP to somebody else", udp_to("192.0.2.1:53")),
+        no_service(
+            "a SYN to somebody else",
+            tcp().to("192.0.2.11:80").syn().into(),
+        ),
+        no_service(
+            "a SYN to the VIP with its bytes reversed",
+            tcp().to("10.2.0.192:80").syn().into(),
+        ),
+        no_service(
+            "a SYN to another port of the VIP",
+            tcp().to("192.0.2.10:443").syn().into(),
+        ),
+        no_service(
+            "a SYN to the service's port with its bytes exchanged",
+            tcp().to("192.0.2.10:20480").syn().into(),
+        ),
+        no_service(
+            "a SYN to port 0 of the VIP",
+            tcp().to("192.0.2.10:0").syn().into(),
+        ),
+        no_service(
+            "data for an SSH connection to the director",
+            tcp().to("192.0.2.1:22").data("ls").into(),
+        ),
+        no_service(
+            "what the VIP itself sends",
+            tcp()
+                .from("192.0.2.10:80")
+                .to("198.51.100.10:40000")
+                .ack()
+                .into(),
+        ),
+        no_service(
+            "a first fragment for somebody else",
+            tcp()
+                .to("192.0.2.11:80")
+                .data([0; 64])
+                .more_fragments()
+                .into(),
+        ),
+        no_service(
+            "a bad data offset, for somebody else",
+            Frame::from(tcp().to("192.0.2.11:80").syn()).with_data_offset(2),
+        ),
+        fragment(
+            "a fragment in the middle, whose data look like ports of a service",
+            tcp()
+                .data([0; 64])
+                .more_fragments()
+                .fragment_at(1480)
+                .into(),
+        ),
+        fragment(
+            "the last fragment, whose data look like ports of a service",
+            tcp().data([0; 64]).fragment_at(65528).into(),
+        ),
+        fragment(
+            "a second fragment only eight bytes in, which rewrites the ports",
+            tcp().syn().fragment_at(8).into(),
+        ),
+        fragment(
+            "a later fragment for somebody else",
+            tcp()
+                .to("192.0.2.11:80")
+                .data([0; 64])
+                .fragment_at(8)
+                .into(),
+        ),
+    ]
+}
+
+#[test]
+fn what_is_not_for_a_service_passes_untouched() {
+    check(cases());
+}
+
+#[test]
+fn frames_of_other_types_pass_at_every_length() {
+    let whole = arp_request().padded_to(60);
+    let lengths = 14..=whole.bytes().len();
+    check(
+        lengths
+            .map(|length| {
+                let frame = whole.clone().cut_to(length);
+                case(
+                    format!("{length} bytes of ARP"),
+                    frame,
+                    passed(PassReason::NotIp),
+                )
+            })
+            .collect(),
+    );
+}
+
+#[test]
+fn destination_mac_addresses_do_not_matter() {
+    let unknown = Frame::from(tcp().to("192.0.2.11:80").syn());
+    check(vec![case(
+        "a SYN to somebody else, as the bridge floods it",
+        unknown.with_macs([0xff; 6], ROUTER_MAC),
+        passed(PassReason::NoService),
+    )]);
+}

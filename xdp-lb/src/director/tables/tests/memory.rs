@@ -1,0 +1,145 @@
+//! Maps in memory.
+
+use std::{cell::Cell, collections::BTreeMap, net::IpAddr, time::Duration};
+
+use xdp_lb_common::abi::{BackendEntry, ServiceEntry, ServiceKey, Slot, TableRef};
+
+use crate::{
+    dataplane::{DataplaneError, Found, Sizes},
+    director::{desired::unmapped, maps::Maps},
+};
+
+pub(super) const SIZES: Sizes = Sizes {
+    services: 4,
+    backends: 12,
+    slots: 600,
+    flows: 0,
+};
+
+#[derive(Clone)]
+pub(super) struct Memory {
+    pub(super) keys: BTreeMap<ServiceKey, u32>,
+    pub(super) services: Vec<ServiceEntry>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) backends: Vec<BackendEntry>,
+    pub(super) writes: usize,
+    pub(super) barriers: Cell<usize>,
+}
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        Self {
+            keys: BTreeMap::new(),
+            services: vec![ServiceEntry::default(); SIZES.services as usize],
+            slots: vec![Slot::default(); SIZES.slots as usize],
+            backends: vec![BackendEntry::default(); SIZES.backends as usize],
+            writes: 0,
+            barriers: Cell::new(0),
+        }
+    }
+
+    /// What a packet would see.
+    fn wrote(&mut self) {
+        self.writes += 1;
+        for &id in self.keys.values() {
+            for slot in self.slots(TableRef::unpack(self.service(id).table)) {
+                for index in [Some(slot.current), slot.moving_from()]
+                    .into_iter()
+                    .flatten()
+                {
+                    let entry = self.backend(index);
+                    assert!(
+                        entry.address != [0; 16],
+                        "service {id} has an ended backend {index}"
+                    );
+                    assert_eq!(entry.service, id, "backend {index} is of another service");
+                }
+            }
+        }
+    }
+
+    pub(super) fn found(&self) -> Found {
+        let keys = self.keys.iter().map(|(&key, &id)| (key, id)).collect();
+        let backends = (1..).zip(self.backends[1..].iter().copied());
+        Found {
+            keys,
+            backends: backends.filter(|(_, entry)| entry.link != 0).collect(),
+        }
+    }
+
+    /// The addresses in the table of the service with this key, with their numbers of slots.
+    pub(super) fn shares(&self, key: ServiceKey) -> BTreeMap<IpAddr, usize> {
+        let mut shares = BTreeMap::new();
+        for slot in self.table(key) {
+            *shares
+                .entry(unmapped(self.backend(slot.current).address))
+                .or_default() += 1;
+        }
+        shares
+    }
+
+    pub(super) fn table(&self, key: ServiceKey) -> Vec<Slot> {
+        self.slots(TableRef::unpack(self.service(self.keys[&key]).table))
+    }
+}
+
+impl Maps for Memory {
+    fn service(&self, id: u32) -> ServiceEntry {
+        self.services[id as usize]
+    }
+
+    fn set_service(&mut self, id: u32, entry: &ServiceEntry) {
+        self.services[id as usize] = *entry;
+        self.wrote();
+    }
+
+    fn begin_service(&mut self, _: u32) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
+    fn set_key(&mut self, key: ServiceKey, id: u32) -> Result<(), DataplaneError> {
+        self.keys.insert(key, id);
+        self.wrote();
+        Ok(())
+    }
+
+    fn remove_key(&mut self, key: &ServiceKey) -> Result<(), DataplaneError> {
+        self.keys.remove(key);
+        self.wrote();
+        Ok(())
+    }
+
+    fn slots(&self, table: TableRef) -> Vec<Slot> {
+        self.slots[table.offset as usize..][..table.size as usize].to_vec()
+    }
+
+    fn set_slots(&mut self, offset: u32, slots: &[Slot]) {
+        for (index, slot) in (offset as usize..).zip(slots) {
+            self.slots[index] = *slot;
+        }
+        self.wrote();
+    }
+
+    fn backend(&self, index: u16) -> BackendEntry {
+        self.backends[usize::from(index)]
+    }
+
+    fn set_backend(&mut self, index: u16, entry: &BackendEntry) -> Result<(), DataplaneError> {
+        self.backends[usize::from(index)] = *entry;
+        self.wrote();
+        Ok(())
+    }
+
+    fn begin_backend(&mut self, _: u16) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
+    fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError> {
+        self.barriers.set(self.barriers.get() + 1);
+        Ok(())
+    }
+
+    fn ticks(&self, time: Duration) -> u32 {
+        u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+    }
+}

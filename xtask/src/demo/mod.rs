@@ -1,0 +1,5 @@
+//! `cargo xtask demo`.
+
+mod wire;
+
+pub use self::wire::Wire;
