@@ -18,6 +18,10 @@ pub enum ClientError {
         "no daemon answers on {} (is `xdp-lb run` running, and with this --socket?)",
         socket.display()
     )]
+    NoDaemon { socket: PathBuf, source: io::Error },
+    #[error("the socket {} is for root alone: run this as root, or through sudo", socket.display())]
+    NotRoot { socket: PathBuf },
+    #[error("{message}")]
     Refused { status: StatusCode, message: String },
     #[error("the daemon's answer makes no sense")]
     Answer(#[source] serde_json::Error),
