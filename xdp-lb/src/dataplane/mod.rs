@@ -45,8 +45,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// Name of the program in the object.
 pub const PROGRAM: &str = "xdp_lb";
 
-/// Entries of the map of openings. At the default rate a CPU can make all of them in 0.6 s, which
-/// is longer than a handshake's round trip.
+/// Entries of the map of openings.
 const OPENINGS: u32 = 65_536;
 
 /// Most interfaces that packets may leave by.
@@ -118,7 +117,8 @@ impl Dataplane {
         let lock = options.pins.prepare()?;
         let origin = adoptable(&options.pins, options.hash_key)?;
         let ticks = Ticks::of_this_kernel();
-        let timing = timing(&options.limits, ticks);
+        let cpus = aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(u32::MAX));
+        let timing = timing(&options.limits, ticks, cpus);
         let mut ebpf = load(options, &timing)?;
         let mut dataplane = Self {
             pins: options.pins.clone(),
@@ -203,15 +203,17 @@ fn adoptable(pins: &PinDirectory, hash_key: HashKey) -> Result<Origin, Dataplane
     }
 }
 
-fn timing(limits: &Limits, ticks: Ticks) -> Timing {
-    let per_tick = limits
-        .new_flows_per_second
-        .div_ceil(ticks.per_second())
-        .max(1);
-    let burst = (limits.new_flows_per_second / 10).max(per_tick);
+fn timing(limits: &Limits, ticks: Ticks, cpus: u32) -> Timing {
+    // Slow enough for an opening to outlive a handshake, whatever else opens meanwhile.
+    let openings = OPENINGS / (crate::timing::OPENINGS_LAST_SECONDS * cpus.max(1));
+    let rates = [
+        limits.new_flows_per_second,
+        openings.min(limits.new_flows_per_second),
+    ];
+    let per_tick = rates.map(|rate| rate.div_ceil(ticks.per_second()).max(1));
     Timing {
-        tokens_per_tick: [per_tick; 2],
-        burst: [burst; 2],
+        tokens_per_tick: per_tick,
+        burst: [0, 1].map(|budget: usize| (rates[budget] / 10).max(per_tick[budget])),
         closing_ticks: ticks.count(crate::timing::CLOSING),
         opening_ticks: ticks.count(crate::timing::OPENING),
         warning_ticks: ticks.count(crate::timing::BETWEEN_WARNINGS),
