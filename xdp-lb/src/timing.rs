@@ -14,6 +14,6 @@ pub const OPENING: Duration = Duration::from_secs(130);
 /// The shortest time between two lines of the same kind in the log of the program, on one CPU.
 pub const BETWEEN_WARNINGS: Duration = Duration::from_secs(10);
 
-/// How long the openings of all CPUs take at the least, in seconds, to fill their map, and so how long one is
-/// remembered under a flood of others: several round trips of any client.
+/// How long, in seconds, the openings of all CPUs take at the least to fill their map, and so how
+/// long one is remembered under a flood of others: several round trips of any client.
 pub const OPENINGS_LAST_SECONDS: u32 = 2;
