@@ -2,6 +2,8 @@
 //!
 //! Nothing here asserts; tests say what must hold.
 
+mod downloads;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -12,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+pub use self::downloads::{served, wait_until_all_go_on};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use xtask::demo::Wire;
 use xtask::lab::{Director, Downloads, HttpServer, Lab, LabConfig, Process, Response, wait_for};
 
 /// Long enough for everything that happens at once; not a statement about speed.
@@ -61,7 +63,6 @@ pub struct Rig {
     pub servers: Vec<HttpServer>,
     /// The lab.
     pub lab: Lab,
-    _wire: Wire,
 }
 
 impl Rig {
@@ -77,14 +78,12 @@ impl Rig {
 
     /// As [`Rig::with_config`], in a lab that was made, and perhaps changed, before.
     pub fn in_lab(lab: Lab, config: &str) -> Result<Self> {
-        let wire = Wire::prepare(&lab, "director")?;
         let servers = lab.start_all_http()?;
         let director = lab.start_director(&program(), config)?;
         let rig = Self {
             director,
             servers,
             lab,
-            _wire: wire,
         };
         rig.wait_until_active()?;
         Ok(rig)
@@ -283,30 +282,6 @@ impl Rig {
         let (head, body) = answer.split_once("\r\n\r\n").context("half an answer")?;
         Ok((head.to_owned(), body.to_owned()))
     }
-}
-
-/// How many downloads each backend serves.
-#[must_use]
-pub fn served(downloads: &Downloads) -> BTreeMap<String, usize> {
-    let mut served = BTreeMap::new();
-    for backend in downloads.progress().into_iter().filter_map(|it| it.backend) {
-        *served.entry(backend).or_default() += 1;
-    }
-    served
-}
-
-/// Waits until every download has received more than it has now; fails if one breaks.
-pub fn wait_until_all_go_on(downloads: &Downloads) -> Result<()> {
-    let before = downloads.progress();
-    wait_for("every download to go on", SOON, || {
-        let now = downloads.progress();
-        let broken = now.iter().find(|it| it.end.is_some() && !it.is_complete());
-        ensure!(broken.is_none(), "a download broke: {broken:?}");
-        let go_on = |(now, before): (&xtask::lab::Download, &xtask::lab::Download)| {
-            now.is_complete() || now.received > before.received
-        };
-        Ok(now.iter().zip(&before).all(go_on).then_some(()))
-    })
 }
 
 /// Standard error of a command that ended, as text.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context, Result};
 use xdp_lb_tests::lab::{Rig, SOON, config};
-use xtask::lab::{Host, wait_for};
+use xtask::lab::{Host, HttpServer, wait_for};
 
 /// Packets of a host's interface.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ fn the_access_logs_hold_the_clients_address_and_every_request() -> Result<()> {
     let rig = Rig::new(2)?;
     rig.get(500)?;
     let lines = wait_for("the access logs", SOON, || {
-        let logs: Result<Vec<_>> = rig.servers.iter().map(|it| it.requests()).collect();
+        let logs: Result<Vec<_>> = rig.servers.iter().map(HttpServer::requests).collect();
         let lines: Vec<String> = logs?.into_iter().flatten().collect();
         Ok((lines.len() >= 500).then_some(lines))
     })?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::build::{self, Profile};
-use xtask::{bench, lab, root, setup, test};
+use xtask::{bench, demo, lab, root, setup, test};
 
 /// Work on xdp-lb: set a machine up, build, test.
 #[derive(Parser)]
@@ -38,6 +38,8 @@ enum Task {
         /// Parts of benchmark names; all benchmarks when there is none.
         filters: Vec<String>,
     },
+    /// Show on real traffic in network namespaces what xdp-lb does; takes about half a minute.
+    Demo(demo::DemoArgs),
     /// Make network namespaces with a client, a router, directors and backends, and work in them.
     Lab(lab::cli::LabArgs),
 }
@@ -67,6 +69,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Bench { filters } => bench::run(&filters)?,
+        Task::Demo(arguments) => return demo::run(arguments),
         Task::Lab(arguments) => {
             root::ensure("a lab is made of network namespaces")?;
             return lab::cli::run(arguments);

@@ -10,6 +10,9 @@ use xdp_lb_tests::{
     random::Random,
 };
 
+/// A flow, and the backend that its packet went to.
+type Went = (FlowKey<[u8; 4]>, u16);
+
 /// Packets in a flood.
 const FLOOD: u64 = 200_000;
 /// Entries that the map of openings has.
@@ -25,11 +28,7 @@ fn on_plane_with_small_budget(test: impl FnOnce(&mut Plane) + Send) {
 }
 
 /// Sends packets of `count` flows that nobody has seen; each with the backend that it went to.
-fn rush(
-    plane: &mut Plane,
-    count: u16,
-    packet: fn(Tcp) -> Tcp,
-) -> (Vec<(FlowKey<[u8; 4]>, u16)>, Counts) {
+fn rush(plane: &mut Plane, count: u16, packet: fn(Tcp) -> Tcp) -> (Vec<Went>, Counts) {
     let before = Counts::read(plane);
     let went = (1..=count).map(|port| {
         let client = SocketAddrV4::new([203, 0, 113, 9].into(), port);

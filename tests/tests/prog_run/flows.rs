@@ -1,7 +1,7 @@
 //! Connection tracking on slots that have never moved: who gets an entry, who follows it, and when
 //! it is over.
 
-use std::time::Duration;
+use std::{net::SocketAddrV4, time::Duration};
 
 use xdp_lb::timing::CLOSING;
 use xdp_lb_common::{
@@ -70,7 +70,7 @@ fn a_packet_without_syn_makes_an_entry() {
             |packet| packet.syn().ack(),
         ];
         for (port, kind) in (50_000..).zip(kinds) {
-            let client = std::net::SocketAddrV4::new([203, 0, 113, 7].into(), port);
+            let client = SocketAddrV4::new([203, 0, 113, 7].into(), port);
             let packet = kind(tcp().from(client));
             plane.check(&packet, &created(A));
             let expected = plane.reference(A).pack();
@@ -233,7 +233,7 @@ fn the_tick_count_may_wrap_during_a_silence() {
     on_plane(|plane| {
         plane.check(tcp().ack(), &created(A));
         plane.slot(settled(B));
-        // Longer ago than half of what 32 bits of ticks can tell apart.
+        // Before the count last wrapped, on a machine that has not been up for weeks.
         plane.edit_flow(&tcp().flow(), |entry| {
             entry.last_seen = entry.last_seen.wrapping_sub(1 << 30);
         });
@@ -248,7 +248,7 @@ fn an_entry_that_another_cpu_has_just_renewed_is_followed() {
     on_plane(|plane| {
         plane.check(tcp().ack(), &created(A));
         plane.slot(settled(B));
-        let ahead = plane.dataplane().ticks(MARGIN);
+        let ahead = plane.dataplane().ticks(Duration::from_secs(2));
         plane.edit_flow(&tcp().flow(), |entry| {
             entry.last_seen = entry.last_seen.wrapping_add(ahead);
         });

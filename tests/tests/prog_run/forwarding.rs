@@ -1,6 +1,6 @@
 //! The packet on its way: new MAC addresses, nothing else, and out by the right interface.
 
-use xdp_lb_common::counters::Kind;
+use xdp_lb_common::counters::{Counter, Kind};
 use xdp_lb_tests::{
     expect::forwarded_to,
     packet::{Frame, tcp},
@@ -72,7 +72,7 @@ fn a_packet_that_is_dropped_for_its_interface_is_counted_as_a_drop() {
         plane.start_behind(A, NO_INTERFACE);
         let seen = plane.send(tcp().syn());
         assert_eq!(seen.action, Action::Drop);
-        let verdicts: Vec<_> = seen.verdicts().map(|counter| counter.kind()).collect();
+        let verdicts: Vec<_> = seen.verdicts().map(Counter::kind).collect();
         assert_eq!(verdicts, [Kind::Drop]);
     });
 }

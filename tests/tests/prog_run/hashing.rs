@@ -1,6 +1,6 @@
 //! The slot that the program chooses is the one that the daemon computes.
 
-use std::net::SocketAddrV4;
+use std::{collections::HashSet, net::SocketAddrV4};
 
 use xdp_lb_common::{
     abi::{FlowKey, ServiceEntry, Slot},
@@ -157,7 +157,7 @@ fn with_affinity_to_the_source_all_connections_of_a_client_share_a_slot() {
 fn with_affinity_to_the_flow_a_clients_connections_spread() {
     on_large_plane(HashKey::DEFAULT, |plane| {
         deal(plane, 0, 65_537);
-        let went: std::collections::HashSet<_> = (1..=200)
+        let went: HashSet<_> = (1..=200)
             .map(|port| {
                 let client = SocketAddrV4::new([198, 51, 100, 10].into(), port);
                 let frame = Frame::from(tcp().from(client).syn());

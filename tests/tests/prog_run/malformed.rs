@@ -1,8 +1,10 @@
 //! Packets whose headers lie or are cut off, and those that only look like it.
 
+use std::net::SocketAddrV4;
+
 use xdp_lb_common::counters::{DropReason, Event, PassReason};
 use xdp_lb_tests::{
-    expect::{dropped, forwarded_to, passed},
+    expect::{Expected, dropped, forwarded_to, passed},
     packet::{ETHERNET, Frame, IPV4, TCP, tcp},
     plane::{A, on_plane},
 };
@@ -11,7 +13,7 @@ use crate::case::{Case, case, check};
 
 /// What a packet for a service comes to whose IP packet ends after so many bytes of TCP, with a TCP
 /// header of `header` bytes.
-fn with_tcp_bytes(bytes: usize, header: usize) -> xdp_lb_tests::expect::Expected {
+fn with_tcp_bytes(bytes: usize, header: usize) -> Expected {
     match bytes {
         0..4 => passed(PassReason::Truncated),
         _ if bytes < header => dropped(DropReason::BadTcpHeader),
@@ -151,7 +153,7 @@ fn ip_options_of_every_length_are_no_obstacle() {
     on_plane(|plane| {
         for options in (0..=40).step_by(4) {
             let port = 40_000 + u16::try_from(options).expect("at most 40");
-            let client = std::net::SocketAddrV4::new([203, 0, 113, 5].into(), port);
+            let client = SocketAddrV4::new([203, 0, 113, 5].into(), port);
             let packet = tcp().from(client).ip_options(options);
             plane.check(packet.clone().syn(), &forwarded_to(A));
             plane.check(packet.clone().syn().payload([9; 100]), &forwarded_to(A));

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use xdp_lb::timing::{CLOSING, OPENING};
-use xdp_lb_common::counters::{DropReason, Event};
+use xdp_lb_common::{
+    abi::Slot,
+    counters::{DropReason, Event},
+};
 use xdp_lb_tests::{
     expect::{Expected, dropped, forwarded_to},
     packet::tcp,
@@ -24,7 +27,7 @@ fn followed(backend: u16) -> Expected {
 }
 
 /// A flow with an entry for A, on a slot that is B's by now.
-fn flow_of_a_on(plane: &mut Plane, slot: xdp_lb_common::abi::Slot) {
+fn flow_of_a_on(plane: &mut Plane, slot: Slot) {
     plane.check(tcp().ack(), &created(A));
     plane.slot(slot);
 }
@@ -40,6 +43,27 @@ fn a_syn_on_a_moving_slot_is_remembered_and_its_ack_follows_it() {
         assert_eq!(backend, plane.reference(B).pack());
         plane.check(tcp().ack(), &created(B));
         plane.check(tcp().data("GET /"), &forwarded_to(B));
+    });
+}
+
+#[test]
+fn a_syn_opens_whatever_flags_come_with_it_but_ack_and_rst() {
+    for syn in [
+        tcp().syn().ece_cwr(),
+        tcp().syn().fin(),
+        tcp().syn().payload("fast"),
+    ] {
+        on_plane(|plane| {
+            plane.slot(moving(A, B));
+            plane.check(&syn, &opened(B));
+            assert!(plane.flows().is_empty());
+        });
+    }
+    on_plane(|plane| {
+        plane.slot(moving(A, B));
+        plane.check(tcp().syn().rst(), &followed(A));
+        plane.check(tcp().syn().ack(), &followed(A).with(Event::FlowCreated));
+        assert!(plane.openings().is_empty());
     });
 }
 

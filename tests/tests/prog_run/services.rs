@@ -1,13 +1,13 @@
 //! Services: by port or for every port, with and without tracking, with and without backends.
 
 use xdp_lb_common::{
-    abi::TableRef,
+    abi::{ServiceEntry, TableRef},
     counters::{DropReason, Event, PassReason},
 };
 use xdp_lb_tests::{
     expect::{Counts, Name, dropped, forwarded_to, passed},
     packet::{Frame, tcp, udp_to},
-    plane::{A, B, C, NOBODY, Plane, SERVICE, moving, on_plane, settled},
+    plane::{A, B, C, NOBODY, Plane, SERVICE, mixed, moving, on_plane, settled},
 };
 
 use crate::case::{Case, case, check};
@@ -123,7 +123,7 @@ fn a_service_of_every_port_takes_any_port_of_its_vip_and_nothing_else() {
 fn flows_of_a_service_of_every_port_are_told_apart_by_port() {
     on_plane(|plane| {
         every_port(plane);
-        plane.configure(OTHER, |service| service.flags = 1);
+        plane.configure(OTHER, |service| service.flags = ServiceEntry::FLAG_TRACK);
         let created = forwarded_to(B).by_service(OTHER).with(Event::FlowCreated);
         plane.check(tcp().to("192.0.2.10:81").ack(), &created);
         plane.check(tcp().to("192.0.2.10:82").ack(), &created);
@@ -151,7 +151,7 @@ fn without_tracking_packets_go_to_the_current_backend_and_leave_no_trace() {
         plane.check(tcp().ack(), &forwarded_to(C).with(Event::FlowCreated));
         untracked(plane);
         let flows = plane.flows();
-        for slot in [settled(B), moving(A, B), xdp_lb_tests::plane::mixed(B)] {
+        for slot in [settled(B), moving(A, B), mixed(B)] {
             plane.slot(slot);
             for packet in [
                 tcp().syn(),

@@ -1,14 +1,21 @@
 //! Changes while it runs: of one backend, and of the whole config.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use tracing::{info, warn};
 
 use super::{Change, ChangeError, Director, chain, overrides::Overrides, report, view::ChangeView};
-use crate::config::{self, Config, DEFAULT_WEIGHT, Service};
+use crate::{
+    config::{self, Config, DEFAULT_WEIGHT, Service},
+    netlink::HopState,
+};
+
+/// How long a change waits for the next hop of a new backend, so that the answer can tell what it
+/// moved. On a local network it is known after a few milliseconds.
+const NEW_HOP: Duration = Duration::from_millis(300);
 
 impl Director {
-    pub(super) fn change(
+    pub(super) async fn change(
         &mut self,
         service: &str,
         address: IpAddr,
@@ -19,12 +26,15 @@ impl Director {
         let mut overrides = self.overrides.clone();
         overrides.change(found, address, change)?;
         let before = std::mem::replace(&mut self.overrides, overrides);
+        self.wait_for_hops(NEW_HOP).await;
         let done = self.save().and_then(|()| self.apply());
         match done {
             Ok(report) => {
                 info!(service, %address, %change, "changed at run time");
-                self.tell_wanted();
-                Ok(report::change(report))
+                Ok(ChangeView {
+                    notes: self.note_on(address, change),
+                    ..report::change(report)
+                })
             }
             Err(error) => {
                 self.overrides = before;
@@ -36,6 +46,7 @@ impl Director {
 
     /// Puts things back as they were before a change that failed on its way.
     fn go_back(&mut self) {
+        self.tell_wanted();
         if let Err(error) = self.save() {
             warn!(error = %chain(&error), "the state file is not as it was");
         }
@@ -54,7 +65,7 @@ impl Director {
     }
 
     /// Takes another config. One that cannot be taken whole changes nothing.
-    pub(super) fn reload(&mut self, config: Config) -> Result<ChangeView, ChangeError> {
+    pub(super) async fn reload(&mut self, config: Config) -> Result<ChangeView, ChangeError> {
         let mut notes = self.needs_restart(&config)?;
         let mut overrides = self.overrides.clone();
         notes.extend(forget_services(&mut overrides, &config));
@@ -62,6 +73,7 @@ impl Director {
             std::mem::replace(&mut self.config, config),
             std::mem::replace(&mut self.overrides, overrides),
         );
+        self.wait_for_hops(NEW_HOP).await;
         let done = self.apply().and_then(|report| {
             self.attach_all()?;
             self.save()?;
@@ -70,7 +82,6 @@ impl Director {
         match done {
             Ok(report) => {
                 info!(config = %self.paths.config.display(), "read again");
-                self.tell_wanted();
                 Ok(ChangeView {
                     notes,
                     ..report::change(report)
@@ -107,6 +118,18 @@ impl Director {
             notes.push("metrics.address changed: it is taken at the next start".into());
         }
         Ok(notes)
+    }
+
+    /// What else to know of a new backend.
+    fn note_on(&self, address: IpAddr, change: Change) -> Vec<String> {
+        match (change, self.resolver.hops.borrow().get(&address)) {
+            (Change::Add { .. }, Some(HopState::Unknown(reason))) => {
+                vec![format!(
+                    "{address} gets connections once it can be reached: {reason}"
+                )]
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Holds a change at run time to the rules of the config file.

@@ -15,6 +15,7 @@ pub mod view;
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -34,7 +35,7 @@ pub use self::{error::ChangeError, handle::DirectorHandle, overrides::Change};
 use crate::{
     config::Config,
     dataplane::{Attachment, Dataplane, Options, Origin, PinDirectory},
-    netlink::{HopState, Resolver},
+    netlink::{HopState, NextHops, Resolver},
 };
 
 /// How long the first tables wait for next hops. Neighbours on a local network answer in a few
@@ -120,7 +121,7 @@ impl Director {
             attachments: Vec::new(),
             started: Instant::now(),
         };
-        director.first_hops().await;
+        director.wait_for_hops(FIRST_HOPS).await;
         director.apply()?;
         director.attach_all()?;
         director.say_hello();
@@ -147,7 +148,7 @@ impl Director {
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(request) => {
-                        if let Some(ended) = self.serve(request) {
+                        if let Some(ended) = self.serve(request).await {
                             return ended;
                         }
                     }
@@ -171,7 +172,7 @@ impl Director {
         }
     }
 
-    fn serve(&mut self, request: Request) -> Option<Ended> {
+    async fn serve(&mut self, request: Request) -> Option<Ended> {
         // A reply that nobody waits for any more is no error.
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
@@ -186,9 +187,9 @@ impl Director {
                 change,
                 reply,
             } => {
-                drop(reply.send(self.change(&service, address, change)));
+                drop(reply.send(self.change(&service, address, change).await));
             }
-            Request::Reload { config, reply } => drop(reply.send(self.reload(*config))),
+            Request::Reload { config, reply } => drop(reply.send(self.reload(*config).await)),
             Request::Detach(reply) => {
                 let detached = self.paths.pins.remove();
                 let ended = detached.is_ok().then_some(Ended::Detached);
@@ -199,25 +200,29 @@ impl Director {
         None
     }
 
-    /// Waits a moment until the next hops are known, so that the first tables are whole.
-    async fn first_hops(&mut self) {
-        self.tell_wanted();
-        let wanted = self.resolver.wanted.borrow().clone();
-        let all_known = |hops: &crate::netlink::NextHops| {
+    /// Has the next hops that are needed looked up, and waits until the new ones are known, but no
+    /// longer than `patience`.
+    async fn wait_for_hops(&mut self, patience: Duration) {
+        let new = self.tell_wanted();
+        let all_known = |hops: &NextHops| {
             let known = |address| matches!(hops.get(address), Some(HopState::Known(_)));
-            wanted.iter().all(known)
+            new.iter().all(known)
         };
         // Past the time, those that are known begin.
-        let _ = timeout(FIRST_HOPS, self.resolver.hops.wait_for(all_known)).await;
+        let _ = timeout(patience, self.resolver.hops.wait_for(all_known)).await;
     }
 
-    fn tell_wanted(&self) {
+    /// Says which next hops are needed. Returns those that were not before.
+    fn tell_wanted(&self) -> Vec<IpAddr> {
         let wanted = addresses(&self.config, &self.overrides);
+        let mut new = Vec::new();
         self.resolver.wanted.send_if_modified(|told| {
+            new.extend(wanted.difference(told));
             let differs = *told != wanted;
             *told = wanted;
             differs
         });
+        new
     }
 
     fn hops_changed(&mut self) {

@@ -109,27 +109,44 @@ impl Hops {
         self.routes.insert(address, route);
     }
 
-    pub(super) fn neighbour(&mut self, ifindex: u32, address: IpAddr, heard: Neighbour) {
-        self.neighbours.insert((ifindex, address), heard);
+    /// The kernel says how a neighbour is.
+    pub(super) fn neighbour(
+        &mut self,
+        ifindex: u32,
+        address: IpAddr,
+        heard: Neighbour,
+        now: Instant,
+    ) {
+        let held = self.neighbours.entry((ifindex, address)).or_insert(heard);
+        match (held.state, heard.state) {
+            // One that did not answer was asked before. This one is being forgotten, of which the
+            // kernel first says that it failed.
+            (State::Confirmed | State::Stale, State::Failed) => held.state = State::Gone(now),
+            // It is being asked again.
+            (State::Gone(_), State::Incomplete) => {}
+            _ => *held = heard,
+        }
     }
 
     /// The kernel has forgotten a neighbour, which says nothing of whether it is still there.
     pub(super) fn neighbour_gone(&mut self, ifindex: u32, address: IpAddr, now: Instant) {
         if let Some(neighbour) = self.neighbours.get_mut(&(ifindex, address)) {
             match neighbour.state {
-                State::Failed | State::Incomplete | State::Gone(_) => {
+                State::Failed | State::Incomplete => {
                     self.neighbours.remove(&(ifindex, address));
                 }
-                _ => neighbour.state = State::Gone(now),
+                State::Gone(_) => {}
+                State::Confirmed | State::Stale | State::Asked => {
+                    neighbour.state = State::Gone(now);
+                }
             }
         }
     }
 
     /// The neighbours that the kernel is to be asked for, or to ask again.
-    pub(super) fn to_ask(&self, now: Instant) -> Vec<(u32, IpAddr)> {
+    pub(super) fn to_ask(&self) -> Vec<(u32, IpAddr)> {
         let needs = |neighbour: Option<&Neighbour>| match neighbour.map(|found| found.state) {
-            None | Some(State::Stale | State::Failed) => true,
-            Some(State::Gone(since)) => now >= since,
+            None | Some(State::Stale | State::Failed | State::Gone(_)) => true,
             Some(State::Confirmed | State::Asked | State::Incomplete) => false,
         };
         self.wanted
@@ -236,7 +253,7 @@ mod tests {
 
     fn heard(hops: &mut Hops, state: State) {
         let mac = (!matches!(state, State::Incomplete | State::Failed)).then_some(MAC);
-        hops.neighbour(IFINDEX, address(), Neighbour { mac, state });
+        hops.neighbour(IFINDEX, address(), Neighbour { mac, state }, Instant::now());
     }
 
     fn known(hops: &Hops, now: Instant) -> Option<Hop> {
@@ -250,13 +267,13 @@ mod tests {
     fn an_unknown_neighbour_is_asked_for_and_then_used() {
         let now = Instant::now();
         let mut hops = hops();
-        assert_eq!(hops.to_ask(now), [(IFINDEX, address())]);
+        assert_eq!(hops.to_ask(), [(IFINDEX, address())]);
         assert_eq!(known(&hops, now), None);
         heard(&mut hops, State::Incomplete);
-        assert_eq!(hops.to_ask(now), []);
+        assert_eq!(hops.to_ask(), []);
         assert_eq!(known(&hops, now), None);
         heard(&mut hops, State::Confirmed);
-        assert_eq!(hops.to_ask(now), []);
+        assert_eq!(hops.to_ask(), []);
         assert_eq!(
             known(&hops, now),
             Some(Hop {
@@ -273,20 +290,20 @@ mod tests {
         let mut hops = hops();
         heard(&mut hops, State::Stale);
         assert!(known(&hops, now).is_some());
-        assert_eq!(hops.to_ask(now), [(IFINDEX, address())]);
+        assert_eq!(hops.to_ask(), [(IFINDEX, address())]);
         heard(&mut hops, State::Asked);
         assert!(known(&hops, now).is_some());
-        assert_eq!(hops.to_ask(now), []);
+        assert_eq!(hops.to_ask(), []);
     }
 
     #[test]
     fn a_failed_neighbour_is_not_used_and_asked_again() {
         let now = Instant::now();
         let mut hops = hops();
-        heard(&mut hops, State::Confirmed);
+        heard(&mut hops, State::Asked);
         heard(&mut hops, State::Failed);
         assert_eq!(known(&hops, now), None);
-        assert_eq!(hops.to_ask(now), [(IFINDEX, address())]);
+        assert_eq!(hops.to_ask(), [(IFINDEX, address())]);
     }
 
     #[test]
@@ -297,9 +314,27 @@ mod tests {
         hops.neighbour_gone(IFINDEX, address(), now);
         assert!(known(&hops, now + LINGER).is_some());
         assert_eq!(known(&hops, now + LINGER + Duration::from_millis(1)), None);
-        assert_eq!(hops.to_ask(now), [(IFINDEX, address())]);
+        assert_eq!(hops.to_ask(), [(IFINDEX, address())]);
+        heard(&mut hops, State::Incomplete);
+        assert!(known(&hops, now).is_some(), "it is being asked again");
+        heard(&mut hops, State::Failed);
+        assert_eq!(known(&hops, now), None, "and does not answer");
+    }
+
+    #[test]
+    fn one_that_is_flushed_is_used_until_it_has_answered() {
+        let now = Instant::now();
+        let mut hops = hops();
+        heard(&mut hops, State::Confirmed);
+        // What the kernel says on `ip neigh flush`.
+        heard(&mut hops, State::Failed);
         hops.neighbour_gone(IFINDEX, address(), now);
-        assert_eq!(known(&hops, now), None, "forgotten twice");
+        assert!(known(&hops, now).is_some());
+        assert_eq!(hops.to_ask(), [(IFINDEX, address())]);
+        heard(&mut hops, State::Incomplete);
+        assert!(known(&hops, now).is_some());
+        heard(&mut hops, State::Confirmed);
+        assert!(known(&hops, now + 2 * LINGER).is_some());
     }
 
     #[test]
@@ -351,6 +386,6 @@ mod tests {
         heard(&mut hops, State::Stale);
         hops.want(BTreeSet::new());
         assert!(hops.resolve(Instant::now()).is_empty());
-        assert!(hops.to_ask(Instant::now()).is_empty());
+        assert!(hops.to_ask().is_empty());
     }
 }

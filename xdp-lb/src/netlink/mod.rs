@@ -173,7 +173,8 @@ impl Follower {
 
     fn neighbour(&mut self, message: &NeighbourMessage) {
         if let Some((ifindex, address, neighbour)) = parse_neighbour(message) {
-            self.hops.neighbour(ifindex, address, neighbour);
+            self.hops
+                .neighbour(ifindex, address, neighbour, Instant::now());
         }
     }
 
@@ -222,7 +223,7 @@ impl Follower {
 
     /// Asks for the neighbours that need it.
     async fn tend(&mut self) {
-        for (ifindex, address) in self.hops.to_ask(Instant::now()) {
+        for (ifindex, address) in self.hops.to_ask() {
             let request = self
                 .handle
                 .neighbours()

@@ -7,7 +7,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`namespace`] | a namespace and the thread that holds it |
-//! | [`config`], [`topology`], [`host`] | what a lab consists of, how it is cabled, its hosts |
+//! | [`config`], [`topology`], `wire`, [`host`] | what a lab consists of, how it is cabled, its hosts |
 //! | [`process`] | processes, their logs, waiting |
 //! | [`servers`], [`client`], [`download`] | HTTP on the backends and from the client |
 //! | [`director`] | the daemon under test |
@@ -28,6 +28,7 @@ pub mod process;
 pub mod registry;
 pub mod servers;
 pub mod topology;
+mod wire;
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -49,6 +50,7 @@ pub use process::{Process, wait_for};
 pub use servers::{DOWNLOAD_BYTES, HttpServer};
 
 use registry::{Entry, Kind, LabState, Owner};
+use wire::Wire;
 
 /// A running lab; see [`topology`] for its hosts and addresses.
 ///
@@ -56,6 +58,8 @@ use registry::{Entry, Kind, LabState, Owner};
 #[derive(Debug)]
 pub struct Lab {
     config: LabConfig,
+    /// Before the hosts: their cables.
+    wires: Vec<Wire>,
     hosts: Vec<Arc<Host>>,
     state: LabState,
     /// Last, so that the directory outlives the hosts.
@@ -95,12 +99,22 @@ impl Lab {
             .with_context(|| format!("cannot build the lab {}", state.name))?;
         state.set_hosts(hosts.iter().map(AsRef::as_ref));
         entry.write(&state)?;
-        Ok(Self {
+        let mut lab = Self {
             config,
+            wires: Vec::new(),
             hosts,
             state,
             entry,
-        })
+        };
+        let fabric = lab.host("fabric");
+        let directors = lab
+            .hosts
+            .iter()
+            .filter(|host| host.name().starts_with("director"));
+        lab.wires = directors
+            .map(|director| Wire::prepare(fabric, director.name()))
+            .collect::<Result<_>>()?;
+        Ok(lab)
     }
 
     pub(crate) fn set_ready(&mut self) -> Result<()> {

@@ -47,7 +47,7 @@ pub(super) fn build(config: &LabConfig) -> Result<Vec<Arc<Host>>> {
     cable(&fabric, &hosts)?;
     for (role, host) in &hosts {
         host.ip_batch(&addressing(*role, host, config))?;
-        set_offloads(*role, host, &fabric)?;
+        set_offloads(*role, host)?;
     }
     let hosts = hosts.into_iter().map(|(_, host)| Arc::new(host));
     Ok(std::iter::once(Arc::new(fabric)).chain(hosts).collect())
@@ -191,16 +191,14 @@ fn addressing(role: Role, host: &Host, config: &LabConfig) -> String {
     lines.join("\n") + "\n"
 }
 
-fn set_offloads(role: Role, host: &Host, fabric: &Host) -> Result<()> {
+fn set_offloads(role: Role, host: &Host) -> Result<()> {
     match role {
         // XDP sees packets before the checksums of the sender's offload are filled in, and must
         // not see frames that are larger than the wire's.
         Role::Client | Role::Router => host.interfaces().iter().try_for_each(|interface| {
             host.offloads(&interface.name, &["tx", "off", "tso", "off", "gso", "off"])
         }),
-        // A veth drops the frames that XDP transmits unless its peer has GRO (or XDP) on.
-        Role::Director => fabric.offloads(host.name(), &["gro", "on"]),
-        Role::Backend => Ok(()),
+        Role::Director | Role::Backend => Ok(()),
     }
 }
 

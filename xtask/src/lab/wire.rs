@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use anyhow::{Context, Result};
 use nix::libc;
 
-use crate::lab::{Host, Lab};
+use super::Host;
 
 const PROG_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
@@ -43,14 +43,13 @@ struct LinkCreate {
 
 /// The program on the far end of a director's cable; taken away when dropped.
 #[derive(Debug)]
-pub struct Wire {
+pub(super) struct Wire {
     _link: OwnedFd,
 }
 
 impl Wire {
-    /// Prepares the cable of the host `director` of a lab.
-    pub fn prepare(lab: &Lab, director: &str) -> Result<Self> {
-        let fabric = lab.host("fabric");
+    /// Prepares the cable from `fabric` to the host `director`.
+    pub(super) fn prepare(fabric: &Host, director: &str) -> Result<Self> {
         let link = attach(fabric, director)
             .with_context(|| format!("cannot attach XDP to the far end of {director}'s cable"))?;
         Ok(Self { _link: link })

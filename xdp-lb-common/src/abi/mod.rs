@@ -1,0 +1,170 @@
+//! The layout of every BPF map: keys, values, sizes and names.
+//!
+//! The maps outlive the daemon: they stay pinned while it restarts or is upgraded. Any change to a
+//! layout or to the meaning of a field raises [`ABI_VERSION`], so that a newer daemon never
+//! misreads what an older one left behind.
+
+mod backend;
+mod flow;
+#[cfg(feature = "user")]
+mod pod;
+mod service;
+mod slot;
+
+pub use self::{
+    backend::{BackendEntry, BackendLink, NextHop},
+    flow::{BackendRef, Budget, FlowEntry, FlowKey, Timing, TokenBucket},
+    service::{ServiceEntry, ServiceKey, TableRef, mapped},
+    slot::{Slot, SlotPair},
+};
+
+/// Version of everything in this module. A daemon adopts pinned maps only where it is equal.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps, as pinned below the pin directory.
+pub mod map {
+    /// [`Meta`](super::Meta), one entry: what the other maps were made by.
+    pub const META: &str = "META";
+    /// Hash, [`ServiceKey`](super::ServiceKey) → service id (`u32`).
+    pub const SERVICES: &str = "SERVICES";
+    /// Array by service id of [`ServiceEntry`](super::ServiceEntry), mmap-able.
+    pub const SERVICE_TABLE: &str = "SERVICE_TABLE";
+    /// Array of [`SlotPair`](super::SlotPair), mmap-able: the arena of all lookup tables.
+    pub const SLOTS: &str = "SLOTS";
+    /// Array by backend index of [`BackendEntry`](super::BackendEntry), mmap-able.
+    pub const BACKENDS: &str = "BACKENDS";
+    /// LRU hash, [`FlowKey`](super::FlowKey) → [`FlowEntry`](super::FlowEntry): connection tracking.
+    pub const FLOWS_V4: &str = "FLOWS_V4";
+    /// LRU hash like the one above: connections that began on a slot while it was moving and have
+    /// sent nothing but their SYN yet. Apart from the flows, so that a SYN flood cannot evict one.
+    pub const OPENINGS_V4: &str = "OPENINGS_V4";
+    /// Per-CPU array by [`Budget`](super::Budget) of [`TokenBucket`](super::TokenBucket).
+    pub const BUDGETS: &str = "BUDGETS";
+    /// Per-CPU array by [`Counter`](crate::counters::Counter) of [`Count`](super::Count).
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Per-CPU array by service id of [`Count`](super::Count): packets forwarded.
+    pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTERS";
+    /// Per-CPU array by backend index of [`Count`](super::Count): packets forwarded.
+    pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
+    /// Devmap by interface index: where frames may be redirected to.
+    pub const PORTS: &str = "PORTS";
+    /// The maps that outlive the daemon. The others begin anew with each program.
+    pub const PINNED: [&str; 10] = [
+        META,
+        SERVICES,
+        SERVICE_TABLE,
+        SLOTS,
+        BACKENDS,
+        FLOWS_V4,
+        OPENINGS_V4,
+        COUNTERS,
+        SERVICE_COUNTERS,
+        BACKEND_COUNTERS,
+    ];
+}
+
+/// Names of the constants that the daemon sets when it loads the program.
+pub mod global {
+    /// [`HashKey`](crate::hash::HashKey): the key of the flow hash.
+    pub const HASH_KEY: &str = "HASH_KEY";
+    /// [`Timing`](super::Timing): rates and times, in ticks of the kernel's clock.
+    pub const TIMING: &str = "TIMING";
+}
+
+/// The value of [`map::META`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// [`ABI_VERSION`] of the daemon that made the maps; 0: not set yet.
+    pub abi_version: u32,
+    /// Keeps the next field aligned.
+    pub reserved: u32,
+    /// The flow hash's key under which slots and flows were made.
+    pub hash_key: [u64; 2],
+}
+
+/// Packets and bytes (whole frames, without the checksum at their end).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl core::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
+}
+
+// The kernel knows a map by the sizes of its keys and values alone, so a layout that changes
+// unnoticed would be misread, not refused.
+const _: () = {
+    use core::mem::size_of;
+    assert!(size_of::<Meta>() == 24);
+    assert!(size_of::<ServiceKey>() == 20);
+    assert!(size_of::<ServiceEntry>() == 16);
+    assert!(size_of::<SlotPair>() == 8);
+    assert!(size_of::<BackendEntry>() == 64);
+    assert!(size_of::<FlowKey<[u8; 4]>>() == 16);
+    assert!(size_of::<FlowKey<[u8; 16]>>() == 40);
+    assert!(size_of::<FlowEntry>() == 16);
+    assert!(size_of::<TokenBucket>() == 16);
+    assert!(size_of::<Timing>() == 28);
+    assert!(size_of::<Count>() == 16);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_words_unpack_to_what_they_were() {
+        let slot = Slot {
+            current: 0x1234,
+            previous: 0xfffe,
+        };
+        assert_eq!(Slot::unpack(slot.pack()), slot);
+        let table = TableRef {
+            offset: 0xdead_beef,
+            size: 65537,
+        };
+        assert_eq!(TableRef::unpack(table.pack()), table);
+        let hop = NextHop {
+            mac: [1, 2, 3, 4, 5, 6],
+            flags: NextHop::FLAG_SERVING,
+        };
+        assert_eq!(NextHop::unpack(hop.pack()), hop);
+        assert_eq!(hop.pack().to_ne_bytes()[..6], hop.mac);
+        let link = BackendLink {
+            ifindex: u32::MAX,
+            generation: u16::MAX,
+        };
+        assert_eq!(BackendLink::unpack(link.pack()), link);
+        let backend = BackendRef {
+            index: 65534,
+            generation: 7,
+        };
+        assert_eq!(BackendRef::unpack(backend.pack()), backend);
+    }
+
+    #[test]
+    fn the_three_states_of_a_slot_are_told_apart() {
+        let slot = |previous| Slot {
+            current: 1,
+            previous,
+        };
+        assert!(slot(0).is_settled() && slot(0).moving_from().is_none());
+        assert!(!slot(2).is_settled() && slot(2).moving_from() == Some(2));
+        assert!(!slot(Slot::MIXED).is_settled() && slot(Slot::MIXED).moving_from().is_none());
+    }
+
+    #[test]
+    fn mapped_addresses_are_those_of_the_standard_library() {
+        let address = core::net::Ipv4Addr::new(192, 0, 2, 10);
+        assert_eq!(mapped(address.octets()), address.to_ipv6_mapped().octets());
+    }
+}

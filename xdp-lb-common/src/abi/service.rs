@@ -1,0 +1,73 @@
+//! Services: what they are found by, and where their lookup tables are.
+
+/// An IPv4 address in its IPv4-mapped IPv6 form, `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2).
+#[inline(always)]
+#[must_use]
+pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// What a service is found by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// The VIP; an IPv4 address in its IPv4-mapped form (see [`mapped`]).
+    pub vip: [u8; 16],
+    /// Destination port in network order; 0: every port.
+    pub port_be: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always 0: the kernel compares keys byte by byte.
+    pub reserved: u8,
+}
+
+/// How a service is balanced.
+///
+/// Each field is read and written as one aligned word. `table` alone says where the lookup table
+/// is, so that packets see an old table or a new one and never a mixture.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// A [`TableRef`] packed into one word.
+    pub table: u64,
+    /// `ServiceEntry::FLAG_*`.
+    pub flags: u32,
+    /// How long a silent flow is remembered, in ticks of the kernel's clock.
+    pub idle_ticks: u32,
+}
+
+impl ServiceEntry {
+    /// Flows are remembered; without it, every packet goes by its slot.
+    pub const FLAG_TRACK: u32 = 1;
+    /// The flow hash covers the client's address only (`affinity: source`).
+    pub const FLAG_SOURCE_AFFINITY: u32 = 2;
+}
+
+/// A region of [`map::SLOTS`](super::map::SLOTS): one lookup table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TableRef {
+    /// First slot, as an index into the arena.
+    pub offset: u32,
+    /// Number of slots; 0: the service has no backend.
+    pub size: u32,
+}
+
+impl TableRef {
+    /// The word that [`ServiceEntry::table`] holds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        (self.offset as u64) << 32 | self.size as u64
+    }
+
+    /// The opposite of [`pack`](Self::pack).
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            offset: (word >> 32) as u32,
+            size: word as u32,
+        }
+    }
+}
