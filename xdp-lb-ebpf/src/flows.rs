@@ -114,7 +114,7 @@ pub(crate) fn opening<A: Tracked>(flow: &FlowKey<A>) -> Option<BackendRef> {
     // SAFETY: as in `continued`.
     let (age, backend) = unsafe {
         (
-            time::now().wrapping_sub((*entry).last_seen),
+            time::since((*entry).last_seen, time::now()),
             (*entry).backend,
         )
     };
@@ -139,7 +139,7 @@ pub(crate) fn remember_opening<A: Tracked>(
 
 #[inline(always)]
 fn is_over(entry: &FlowEntry, now: u32, idle_ticks: u32) -> bool {
-    let silence = now.wrapping_sub(entry.last_seen);
+    let silence = time::since(entry.last_seen, now);
     let closing = entry.flags & FlowEntry::FLAG_CLOSING != 0;
     silence > idle_ticks || (closing && silence > TIMING.load().closing_ticks)
 }

@@ -14,17 +14,17 @@ pub(crate) fn l2(frame: &Frame, backend: &Chosen) -> Result<xdp_action::Type, Dr
     frame
         .write(0, [a, b, c, d, e, f, g, h, i, j, k, l])
         .ok_or(DropReason::BackendGone)?;
-    Ok(transmit(frame, backend.link.ifindex))
+    transmit(frame, backend.link.ifindex)
 }
 
 /// Out by the interface that leads to the backend.
 #[inline(always)]
-fn transmit(frame: &Frame, ifindex: u32) -> xdp_action::Type {
+fn transmit(frame: &Frame<'_>, ifindex: u32) -> Result<xdp_action::Type, DropReason> {
     if ifindex == frame.ingress() {
-        return xdp_action::XDP_TX;
+        return Ok(xdp_action::XDP_TX);
     }
-    // What it returns where the interface is not in the map: a drop.
+    // Fails where the interface is not in the map: the daemon has just taken it out.
     PORTS
-        .redirect(ifindex, u64::from(xdp_action::XDP_DROP))
-        .unwrap_or_else(|action| action)
+        .redirect(ifindex, 0)
+        .map_err(|_| DropReason::BackendGone)
 }

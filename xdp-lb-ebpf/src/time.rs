@@ -10,3 +10,11 @@ pub(crate) fn now() -> u32 {
     // SAFETY: takes no argument and has no precondition.
     unsafe { bpf_jiffies64() as u32 }
 }
+
+/// Ticks that have passed since `then`; 0 where another CPU's clock was read later than this one's,
+/// by which a time just written may lie ahead.
+#[inline(always)]
+pub(crate) fn since(then: u32, now: u32) -> u32 {
+    let passed = now.wrapping_sub(then);
+    if passed > u32::MAX / 2 { 0 } else { passed }
+}

@@ -16,7 +16,7 @@ type Went = (FlowKey<[u8; 4]>, u16);
 /// Packets in a flood.
 const FLOOD: u64 = 200_000;
 /// Entries that the map of openings has.
-const OPENINGS: usize = 65_536;
+const OPENINGS: u64 = 65_536;
 /// New flows that come faster than one a tick.
 const RUSH: u16 = 2000;
 
@@ -85,21 +85,25 @@ fn a_syn_flood_on_settled_slots_leaves_no_trace() {
 
 #[test]
 fn a_syn_flood_on_moving_slots_evicts_no_flow() {
-    let mut setup = Setup::default();
-    setup.limits.new_flows_per_second = 1_000_000_000;
-    on_plane_with(setup, |plane| {
+    on_plane(|plane| {
         let flows = established(plane);
         let before = plane.flows();
+        assert_eq!(before.len(), flows.len());
         plane.slot(moving(A, B));
         let counts = flood(plane);
         assert_eq!(counts.packets(Counter::Forwarded), FLOOD);
-        let openings = plane.openings().len();
+        let opened = counts.packets(Counter::OpeningCreated);
+        let not_opened = counts.packets(Counter::OpeningNotCreated);
+        assert_eq!(opened + not_opened, FLOOD);
+        assert!(opened > 0 && not_opened > 0, "{opened} of {FLOOD}");
+        assert_eq!(counts.get(Name::Backend(B)).packets, opened);
+        assert_eq!(counts.get(Name::Backend(A)).packets, not_opened);
+        let openings = u64::try_from(plane.openings().len()).expect("few");
         assert!(
-            openings <= OPENINGS && openings > OPENINGS / 2,
+            openings > 0 && openings <= opened.min(OPENINGS),
             "{openings}"
         );
         assert_eq!(plane.flows(), before);
-        assert_eq!(plane.flows().len(), flows.len());
         // And they go on where they were.
         let (went, counts) = rush(plane, 100, |packet| packet.data("GET /"));
         assert!(went.iter().all(|&(_, backend)| backend == A));

@@ -3,7 +3,7 @@
 //! A link's pin is named after the interface's index and the mode, `link-2-native`, so that a later
 //! daemon knows what it finds.
 
-use std::{fmt, path::Path};
+use std::{collections::BTreeSet, fmt, path::Path};
 
 use aya::{
     maps::xdp::XdpMapError,
@@ -56,6 +56,24 @@ pub struct Attachment {
     pub fallback: Option<String>,
 }
 
+/// The indices of these interfaces.
+///
+/// # Errors
+///
+/// If one does not exist.
+pub fn ports(interfaces: &[Interface]) -> Result<BTreeSet<u32>, DataplaneError> {
+    interfaces
+        .iter()
+        .map(|interface| index_of(&interface.name))
+        .collect()
+}
+
+fn index_of(interface: &str) -> Result<u32, DataplaneError> {
+    if_nametoindex(interface).map_err(|_| DataplaneError::NoInterface {
+        interface: interface.to_owned(),
+    })
+}
+
 impl Dataplane {
     /// Attaches the program to `interface`, or replaces the program in the link that is there.
     ///
@@ -64,9 +82,7 @@ impl Dataplane {
     /// If the interface does not exist, has another program, or does not take the mode asked for.
     pub fn attach(&mut self, interface: &Interface) -> Result<Attachment, DataplaneError> {
         let name = interface.name.as_str();
-        let ifindex = if_nametoindex(name).map_err(|_| DataplaneError::NoInterface {
-            interface: name.to_owned(),
-        })?;
+        let ifindex = index_of(name)?;
         self.ports
             .insert(ifindex, ifindex, None, 0)
             .map_err(|error| match error {

@@ -30,7 +30,7 @@ use xdp_lb_common::{
 };
 
 pub use self::{
-    attach::{Attachment, Mode},
+    attach::{Attachment, Mode, ports},
     counters::{Counters, Traffic},
     error::DataplaneError,
     pins::PinDirectory,

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use super::{Change, ChangeError, Director, chain, overrides::Overrides, report, view::ChangeView};
 use crate::{
     config::{self, Config, DEFAULT_WEIGHT, Service},
+    dataplane,
     netlink::HopState,
 };
 
@@ -67,11 +68,13 @@ impl Director {
     /// Takes another config. One that cannot be taken whole changes nothing.
     pub(super) async fn reload(&mut self, config: Config) -> Result<ChangeView, ChangeError> {
         let mut notes = self.needs_restart(&config)?;
+        let ports = dataplane::ports(&config.interfaces)?;
         let mut overrides = self.overrides.clone();
         notes.extend(forget_services(&mut overrides, &config));
         let before = (
             std::mem::replace(&mut self.config, config),
             std::mem::replace(&mut self.overrides, overrides),
+            std::mem::replace(&mut self.ports, ports),
         );
         self.wait_for_hops(NEW_HOP).await;
         let done = self.apply().and_then(|report| {
@@ -88,7 +91,7 @@ impl Director {
                 })
             }
             Err(error) => {
-                (self.config, self.overrides) = before;
+                (self.config, self.overrides, self.ports) = before;
                 self.go_back();
                 if let Err(error) = self.attach_all() {
                     warn!(error = %chain(&error), "interfaces are not as they were");

@@ -68,16 +68,38 @@ impl DesiredService {
     }
 }
 
-/// The services that `config` and `overrides` ask for, with what is known of the next hops.
+/// What is known of the way to the backends.
+#[derive(Clone, Copy)]
+pub(super) struct Ways<'a> {
+    /// Next hops by backend.
+    pub(super) hops: &'a BTreeMap<IpAddr, HopState>,
+    /// Indices of the interfaces that frames may leave by.
+    pub(super) ports: &'a BTreeSet<u32>,
+}
+
+impl Ways<'_> {
+    fn to(&self, address: IpAddr) -> Result<Hop, String> {
+        match self.hops.get(&address) {
+            Some(HopState::Known(hop)) if self.ports.contains(&hop.ifindex) => Ok(*hop),
+            Some(HopState::Known(_)) => {
+                Err("reached by an interface that is not among `interfaces`".into())
+            }
+            Some(HopState::Unknown(reason)) => Err(reason.clone()),
+            None => Err("its next hop is being looked up".into()),
+        }
+    }
+}
+
+/// The services that `config` and `overrides` ask for, with what is known of the ways there.
 pub(super) fn desired(
     config: &Config,
     overrides: &Overrides,
-    hops: &BTreeMap<IpAddr, HopState>,
+    ways: Ways<'_>,
 ) -> Vec<DesiredService> {
     config
         .services
         .iter()
-        .map(|service| desired_service(service, overrides, hops))
+        .map(|service| desired_service(service, overrides, ways))
         .collect()
 }
 
@@ -91,16 +113,7 @@ pub(super) fn addresses(config: &Config, overrides: &Overrides) -> BTreeSet<IpAd
         .collect()
 }
 
-fn desired_service(
-    service: &Service,
-    overrides: &Overrides,
-    hops: &BTreeMap<IpAddr, HopState>,
-) -> DesiredService {
-    let hop = |address: &IpAddr| match hops.get(address) {
-        Some(HopState::Known(hop)) => Ok(*hop),
-        Some(HopState::Unknown(reason)) => Err(reason.clone()),
-        None => Err("its next hop is being looked up".into()),
-    };
+fn desired_service(service: &Service, overrides: &Overrides, ways: Ways<'_>) -> DesiredService {
     let backends = overrides
         .effective(service)
         .map(|(address, effective)| {
@@ -108,7 +121,7 @@ fn desired_service(
                 weight: effective.weight,
                 draining: effective.draining,
                 origin: effective.origin,
-                hop: hop(&address),
+                hop: ways.to(address),
             };
             (address, backend)
         })

@@ -14,7 +14,7 @@ mod tables;
 pub mod view;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant},
@@ -25,7 +25,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tracing::{info, warn};
 
 use self::{
-    desired::{addresses, desired},
+    desired::{Ways, addresses, desired},
     handle::Request,
     overrides::Overrides,
     store::StateStore,
@@ -34,7 +34,7 @@ use self::{
 pub use self::{error::ChangeError, handle::DirectorHandle, overrides::Change};
 use crate::{
     config::Config,
-    dataplane::{Attachment, Dataplane, Options, Origin, PinDirectory},
+    dataplane::{self, Attachment, Dataplane, Options, Origin, PinDirectory},
     netlink::{HopState, NextHops, Resolver},
 };
 
@@ -67,6 +67,8 @@ pub struct Director {
     tables: Tables,
     resolver: Resolver,
     attachments: Vec<Attachment>,
+    /// Indices of the interfaces that frames may leave by.
+    ports: BTreeSet<u32>,
     started: Instant,
 }
 
@@ -86,6 +88,7 @@ impl Director {
     ///
     /// If anything on the way fails; what was running before goes on.
     pub async fn start(paths: Paths, config: Config) -> anyhow::Result<Self> {
+        let ports = dataplane::ports(&config.interfaces)?;
         let store = StateStore::new(&paths.state);
         let mut overrides = store.load().with_context(|| {
             let path = store.path().display();
@@ -119,6 +122,7 @@ impl Director {
             tables,
             resolver: crate::netlink::follow().context("netlink")?,
             attachments: Vec::new(),
+            ports,
             started: Instant::now(),
         };
         director.wait_for_hops(FIRST_HOPS).await;
@@ -243,7 +247,11 @@ impl Director {
     /// Brings the maps to what config, changes and next hops ask for.
     fn apply(&mut self) -> Result<BTreeMap<String, Moved>, ChangeError> {
         let hops = self.resolver.hops.borrow_and_update().clone();
-        let desired = desired(&self.config, &self.overrides, &hops);
+        let ways = Ways {
+            hops: &hops,
+            ports: &self.ports,
+        };
+        let desired = desired(&self.config, &self.overrides, ways);
         self.tables
             .apply(&mut self.dataplane, &desired, Instant::now())
     }

@@ -6,7 +6,7 @@ use xdp_lb_common::{abi::ABI_VERSION, counters::Counter};
 
 use super::{
     ChangeError, Director,
-    desired::{DesiredBackend, DesiredService, Origin, desired},
+    desired::{DesiredBackend, DesiredService, Origin, Ways, desired},
     tables::{Moved, Tables},
     view::{
         BackendView, ChangeView, CounterView, InterfaceView, LimitsView, MovedView, ServiceView,
@@ -42,7 +42,12 @@ impl Director {
     }
 
     fn desired(&self) -> Vec<DesiredService> {
-        desired(&self.config, &self.overrides, &self.resolver.hops.borrow())
+        let hops = self.resolver.hops.borrow();
+        let ways = Ways {
+            hops: &hops,
+            ports: &self.ports,
+        };
+        desired(&self.config, &self.overrides, ways)
     }
 
     pub(super) fn status(&self) -> Result<StatusView, ChangeError> {
