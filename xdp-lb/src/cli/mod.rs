@@ -167,9 +167,7 @@ enum ConfigCommand {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Command::Completions { shell } = arguments.command {
-        let mut command = Arguments::command();
-        clap_complete::generate(shell, &mut command, "xdp-lb", &mut std::io::stdout());
-        return ExitCode::SUCCESS;
+        return completions(shell);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -182,6 +180,18 @@ pub fn main() -> ExitCode {
     match runtime.block_on(run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
+    }
+}
+
+fn completions(shell: Shell) -> ExitCode {
+    use std::io::Write as _;
+
+    // Not straight to standard output: the generator panics where that is closed.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "xdp-lb", &mut script);
+    match std::io::stdout().write_all(&script) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error.into()),
     }
 }
 
