@@ -97,16 +97,18 @@ counters! {
         Forwarded "forwarded" "Sent on to a backend.",
     }
     "Why a packet was left to the kernel." PassReason {
-        NotIp "not_ip" "Not IPv4: ARP, IPv6, a VLAN tag, anything else.",
-        NotTcp "not_tcp" "IPv4, but not TCP.",
+        NotIp "not_ip" "Neither IPv4 nor IPv6: ARP, a VLAN tag, anything else.",
+        OtherProtocol "other_protocol" "Neither TCP nor UDP: ICMP, neighbour discovery, VRRP, anything else.",
         NoService "no_service" "Not for a service.",
         LaterFragment "later_fragment" "A later fragment, which carries no ports.",
         Truncated "truncated" "A header is cut off or its length is wrong; not known to be for a service.",
+        TooManyHeaders "too_many_headers" "IPv6 with more extension headers than the program reads.",
         NoBackend "no_backend" "For a service that has no backend left; the kernel refuses it.",
     }
     "Why a packet was dropped." DropReason {
         FirstFragment "first_fragment" "The first fragment of a packet for a service.",
         BadTcpHeader "bad_tcp_header" "For a service, with a TCP header that is cut off or shorter than it may be.",
+        BadUdpHeader "bad_udp_header" "For a service, with a UDP header that is cut off or whose length is wrong.",
         BackendGone "backend_gone" "Its backend went away this very moment; the client will try again.",
     }
     "What may happen on a packet's way." Event {

@@ -16,7 +16,7 @@ use xdp_lb_common::{
 use crate::{
     counters,
     frame::Frame,
-    maps::{BUDGETS, FLOWS_V4, OPENINGS_V4, TIMING},
+    maps::{BUDGETS, FLOWS_V4, FLOWS_V6, OPENINGS_V4, OPENINGS_V6, TIMING},
     packet::Segment,
     time,
 };
@@ -27,17 +27,24 @@ pub(crate) trait Tracked: Address + Sized + 'static {
     fn openings() -> &'static LruHashMap<FlowKey<Self>, FlowEntry>;
 }
 
-impl Tracked for [u8; 4] {
-    #[inline(always)]
-    fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowEntry> {
-        &FLOWS_V4
-    }
+macro_rules! tracked {
+    ($address:ty, $flows:ident, $openings:ident) => {
+        impl Tracked for $address {
+            #[inline(always)]
+            fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowEntry> {
+                &$flows
+            }
 
-    #[inline(always)]
-    fn openings() -> &'static LruHashMap<FlowKey<Self>, FlowEntry> {
-        &OPENINGS_V4
-    }
+            #[inline(always)]
+            fn openings() -> &'static LruHashMap<FlowKey<Self>, FlowEntry> {
+                &$openings
+            }
+        }
+    };
 }
+
+tracked!([u8; 4], FLOWS_V4, OPENINGS_V4);
+tracked!([u8; 16], FLOWS_V6, OPENINGS_V6);
 
 /// The backend of a flow that has been seen lately; its time is renewed. `segment` is not one that
 /// opens.

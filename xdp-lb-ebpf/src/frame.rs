@@ -89,7 +89,11 @@ unsafe impl Plain for network_types::eth::EthHdr {}
 // SAFETY: as above.
 unsafe impl Plain for network_types::ip::Ipv4Hdr {}
 // SAFETY: as above.
+unsafe impl Plain for network_types::ip::Ipv6Hdr {}
+// SAFETY: as above.
 unsafe impl Plain for [u8; 4] {}
+// SAFETY: as above.
+unsafe impl Plain for [u8; 8] {}
 // SAFETY: as above.
 unsafe impl Plain for [u8; 12] {}
 // SAFETY: as above.

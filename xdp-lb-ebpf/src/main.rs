@@ -17,11 +17,13 @@ mod packet;
 mod rewrite;
 mod services;
 mod time;
+mod transport;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use network_types::eth::{EthHdr, EtherType};
 use xdp_lb_common::counters::{Counter, DropReason, PassReason};
 
-use crate::{frame::Frame, packet::Packet};
+use crate::{flows::Tracked, frame::Frame, packet::Packet, services::Vip};
 
 /// What happens to a packet that is not dropped.
 enum Verdict {
@@ -68,8 +70,27 @@ fn run(frame: &Frame<'_>) -> u32 {
 }
 
 #[inline(always)]
-fn process(frame: &Frame) -> Result<Verdict, DropReason> {
-    let packet = match Packet::parse_ipv4(frame) {
+fn process(frame: &Frame<'_>) -> Result<Verdict, DropReason> {
+    let Some(ethernet) = frame.read::<EthHdr>(0) else {
+        return Ok(Verdict::Pass(PassReason::Truncated));
+    };
+    match ethernet.ether_type {
+        IPV4 => forward(frame, packet::ipv4(frame, EthHdr::LEN)),
+        IPV6 => forward(frame, packet::ipv6(frame, EthHdr::LEN)),
+        _ => Ok(Verdict::Pass(PassReason::NotIp)),
+    }
+}
+
+const IPV4: u16 = EtherType::Ipv4 as u16;
+const IPV6: u16 = EtherType::Ipv6 as u16;
+
+/// The way of a packet of either family.
+#[inline(always)]
+fn forward<A: Tracked + Vip>(
+    frame: &Frame<'_>,
+    packet: Result<Packet<A>, PassReason>,
+) -> Result<Verdict, DropReason> {
+    let packet = match packet {
         Ok(packet) => packet,
         Err(reason) => return Ok(Verdict::Pass(reason)),
     };

@@ -57,6 +57,14 @@ pub(crate) static OPENINGS_V4: LruHashMap<FlowKey<[u8; 4]>, FlowEntry> =
     LruHashMap::with_max_entries(1 << 16, 0);
 
 #[map]
+pub(crate) static FLOWS_V6: LruHashMap<FlowKey<[u8; 16]>, FlowEntry> =
+    LruHashMap::with_max_entries(1 << 16, 0);
+
+#[map]
+pub(crate) static OPENINGS_V6: LruHashMap<FlowKey<[u8; 16]>, FlowEntry> =
+    LruHashMap::with_max_entries(1 << 16, 0);
+
+#[map]
 pub(crate) static BUDGETS: PerCpuArray<TokenBucket> =
     PerCpuArray::with_max_entries(Budget::COUNT, 0);
 

@@ -34,6 +34,13 @@ impl Vip for [u8; 4] {
     }
 }
 
+impl Vip for [u8; 16] {
+    #[inline(always)]
+    fn to_key(self) -> [u8; 16] {
+        self
+    }
+}
+
 /// The service of the flow's destination: by its port, else the one for every port.
 #[inline(always)]
 pub(crate) fn find<A: Vip>(flow: &FlowKey<A>) -> Option<Service> {

@@ -19,7 +19,7 @@ pub use self::{
 };
 
 /// Version of everything in this module. A daemon adopts pinned maps only where it is equal.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, as pinned below the pin directory.
 pub mod map {
@@ -35,9 +35,13 @@ pub mod map {
     pub const BACKENDS: &str = "BACKENDS";
     /// LRU hash, [`FlowKey`](super::FlowKey) → [`FlowEntry`](super::FlowEntry): connection tracking.
     pub const FLOWS_V4: &str = "FLOWS_V4";
-    /// LRU hash like the one above: connections that began on a slot while it was moving and have
+    /// [`FLOWS_V4`] for IPv6.
+    pub const FLOWS_V6: &str = "FLOWS_V6";
+    /// LRU hash like those above: connections that began on a slot while it was moving and have
     /// sent nothing but their SYN yet. Apart from the flows, so that a SYN flood cannot evict one.
     pub const OPENINGS_V4: &str = "OPENINGS_V4";
+    /// [`OPENINGS_V4`] for IPv6.
+    pub const OPENINGS_V6: &str = "OPENINGS_V6";
     /// Per-CPU array by [`Budget`](super::Budget) of [`TokenBucket`](super::TokenBucket).
     pub const BUDGETS: &str = "BUDGETS";
     /// Per-CPU array by [`Counter`](crate::counters::Counter) of [`Count`](super::Count).
@@ -49,14 +53,16 @@ pub mod map {
     /// Devmap by interface index: where frames may be redirected to.
     pub const PORTS: &str = "PORTS";
     /// The maps that outlive the daemon. The others begin anew with each program.
-    pub const PINNED: [&str; 10] = [
+    pub const PINNED: [&str; 12] = [
         META,
         SERVICES,
         SERVICE_TABLE,
         SLOTS,
         BACKENDS,
         FLOWS_V4,
+        FLOWS_V6,
         OPENINGS_V4,
+        OPENINGS_V6,
         COUNTERS,
         SERVICE_COUNTERS,
         BACKEND_COUNTERS,

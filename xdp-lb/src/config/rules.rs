@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::types::{Forwarding, Service};
-use super::unsupported::{self, IPV6};
+use super::types::Service;
 use crate::lookup::MAX_WEIGHT;
 
 /// A rule that a value breaks.
@@ -42,19 +41,6 @@ pub enum RuleError {
         /// The address.
         address: IpAddr,
     },
-    /// The forwarding mode cannot carry packets from the VIP's to the backend's address family.
-    #[error(
-        "backend {backend} and vip {vip} are of different address families, which forwarding \
-         `{forwarding}` cannot bridge; use one family in a service"
-    )]
-    Family {
-        /// The backend's address.
-        backend: IpAddr,
-        /// A VIP of the service.
-        vip: IpAddr,
-        /// The service's forwarding mode.
-        forwarding: Forwarding,
-    },
     /// The weight is too large.
     #[error("{weight} is out of range; a weight is from 0 (drained) to {MAX_WEIGHT}")]
     Weight {
@@ -76,14 +62,13 @@ pub enum RuleError {
 ///
 /// # Errors
 ///
-/// If the address is not one of a single host, is a VIP of the service or does not fit the
-/// service's address family, or if the weight is above 65535.
+/// If the address is not one of a single host or is a VIP of the service, or if the weight is above
+/// 65535.
 pub fn validate_backend(service: &Service, address: IpAddr, weight: u32) -> Result<(), RuleError> {
     check_address(address, "backend")?;
     if service.vips.contains(&address) {
         return Err(RuleError::BackendIsVip { address });
     }
-    check_family(service.forwarding, &service.vips, address)?;
     if weight > MAX_WEIGHT {
         return Err(RuleError::Weight { weight });
     }
@@ -113,34 +98,11 @@ fn check_address(address: IpAddr, role: &'static str) -> Result<(), RuleError> {
         IpAddr::V6(v6) if v6.is_unspecified() => "the unspecified address",
         _ if address.is_loopback() => "a loopback address",
         _ if address.is_multicast() => "a multicast address",
-        IpAddr::V6(_) => return unsupported::check(role, IPV6),
-        IpAddr::V4(_) => return Ok(()),
+        _ => return Ok(()),
     };
     Err(RuleError::SpecialAddress {
         address,
         kind,
         role,
     })
-}
-
-/// Refuses a backend whose packets would have to change their address family on the way.
-pub(super) fn check_family(
-    forwarding: Forwarding,
-    vips: &[IpAddr],
-    backend: IpAddr,
-) -> Result<(), RuleError> {
-    match forwarding {
-        // The packet is sent as it came, so its family is that of the backend's next hop.
-        Forwarding::L2 => {}
-        // The packet travels inside another, of whichever family.
-        Forwarding::Ipip | Forwarding::Gue => return Ok(()),
-    }
-    match vips.iter().find(|vip| vip.is_ipv4() != backend.is_ipv4()) {
-        Some(&vip) => Err(RuleError::Family {
-            backend,
-            vip,
-            forwarding,
-        }),
-        None => Ok(()),
-    }
 }

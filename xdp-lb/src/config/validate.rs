@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::document::{Draft, MOST_SLOTS};
 use super::error::Problems;
 use super::reader::Spot;
-use super::rules::{self, RuleError};
+use super::rules::RuleError;
 use super::service::ServiceDraft;
 use super::types::{Backend, Service};
 
@@ -31,15 +31,9 @@ fn refuse(problems: &Problems<'_>, spot: &Spot, reason: impl std::fmt::Display) 
     problems.push(spot.at, &spot.field, reason);
 }
 
-/// Each backend can be reached from each VIP of its service, and has a slot.
+/// Each backend has a slot.
 fn check_backends(draft: &ServiceDraft, problems: &Problems<'_>) {
     let service = &draft.service;
-    for (backend, spot) in service.backends.iter().zip(&draft.backends) {
-        let fits = rules::check_family(service.forwarding, &service.vips, backend.address);
-        if let Err(error) = fits {
-            refuse(problems, spot, error);
-        }
-    }
     let weighted = service.backends.iter().filter(|backend| backend.weight > 0);
     let weighted = weighted.count();
     if weighted as u64 > u64::from(service.table_size) {

@@ -89,7 +89,7 @@ pub struct Sizes {
     pub backends: u32,
     /// Slots in the arena.
     pub slots: u32,
-    /// Remembered flows.
+    /// Remembered flows of each address family.
     pub flows: u32,
 }
 
@@ -238,7 +238,9 @@ fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
         .map_max_entries(map::BACKENDS, backends)
         .map_max_entries(map::BACKEND_COUNTERS, backends)
         .map_max_entries(map::FLOWS_V4, limits.flows)
+        .map_max_entries(map::FLOWS_V6, limits.flows)
         .map_max_entries(map::OPENINGS_V4, OPENINGS)
+        .map_max_entries(map::OPENINGS_V6, OPENINGS)
         .map_max_entries(map::PORTS, PORTS);
     for (name, path) in &pins {
         loader.map_pin_path(name, path.as_path());

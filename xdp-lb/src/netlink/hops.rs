@@ -196,7 +196,7 @@ impl Hops {
             .get(&ifindex)
             .ok_or("reached by an interface without an Ethernet address")?;
         let neighbour = self.neighbours.get(&(ifindex, address));
-        let unanswered = "does not answer ARP";
+        let unanswered = "does not answer";
         let mac = match neighbour {
             None => return Err("being asked for its MAC address".into()),
             Some(Neighbour {

@@ -234,6 +234,7 @@ fn a_backend_added_at_runtime_is_held_to_the_same_rules() {
     };
     assert_eq!(check("10.0.0.99", 0), Ok(()));
     assert_eq!(check("10.0.0.99", 65_535), Ok(()));
+    assert_eq!(check("2001:db8::1", 1), Ok(()));
     for (address, weight, reason) in [
         (
             "10.0.0.9",
@@ -246,11 +247,6 @@ fn a_backend_added_at_runtime_is_held_to_the_same_rules() {
         ("255.255.255.255", 1, "is the broadcast address"),
         ("::", 1, "is the unspecified address"),
         ("::ffff:10.0.0.1", 1, "write 10.0.0.1"),
-        (
-            "2001:db8::1",
-            1,
-            "a backend with an IPv6 address is not supported by this version",
-        ),
     ] {
         let error = check(address, weight).unwrap_err();
         assert!(error.contains(reason), "{error}");
@@ -258,17 +254,12 @@ fn a_backend_added_at_runtime_is_held_to_the_same_rules() {
 }
 
 #[test]
-fn l2_forwards_within_one_address_family_and_tunnels_between_them() {
-    let vips = [v4("192.0.2.10"), "2001:db8::10".parse().unwrap()];
-    let check = |forwarding, vips| rules::check_family(forwarding, vips, v4("10.0.0.11"));
-    assert_eq!(check(Forwarding::L2, &vips[..1]), Ok(()));
-    assert_eq!(check(Forwarding::Ipip, &vips), Ok(()));
-    assert_eq!(check(Forwarding::Gue, &vips), Ok(()));
-    assert_eq!(
-        check(Forwarding::L2, &vips).unwrap_err().to_string(),
-        "backend 10.0.0.11 and vip 2001:db8::10 are of different address families, which \
-         forwarding `l2` cannot bridge; use one family in a service"
-    );
+fn a_service_may_have_vips_and_backends_of_both_families() {
+    let text = "interfaces: [eth0]\nservices:\n- { name: dns, vip: [192.0.2.10, \"2001:db8::10\"], protocol: udp, \
+                port: 53, backends: [10.0.0.11, \"2001:db8:2::12\"] }\n";
+    let service = &good(text).services[0];
+    assert_eq!(service.protocol, Protocol::Udp);
+    assert_eq!((service.vips.len(), service.backends.len()), (2, 2));
 }
 
 /// Text made of the pieces of a file, so that it gets further than arbitrary text.
