@@ -1,5 +1,6 @@
 //! Helpers shared by the integration tests.
 
+pub mod datagram;
 pub mod expect;
 pub mod lab;
 pub mod packet;

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::SocketAddrV6,
     path::PathBuf,
     process::Command,
     time::Duration,
@@ -46,6 +47,9 @@ pub const INGRESS: u32 = 1;
 pub const OUTWARD_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 /// How long [`SERVICE`] remembers silent flows.
 pub const IDLE: Duration = Duration::from_secs(900);
+
+/// IP protocol number of TCP.
+const TCP: u8 = 6;
 
 /// A slot that has never moved.
 #[must_use]
@@ -175,10 +179,31 @@ impl Plane {
     /// TCP to this VIP and port (0: every port) is for the service `id`.
     pub fn listen(&mut self, endpoint: impl Endpoint, id: u32) {
         let endpoint = endpoint.socket();
+        self.set_key(mapped(endpoint.ip().octets()), endpoint.port(), TCP, id);
+    }
+
+    /// This protocol at this VIP and port is for [`SERVICE`] as well.
+    pub fn listen_to(&mut self, endpoint: impl Endpoint, protocol: u8) {
+        let endpoint = endpoint.socket();
+        self.set_key(
+            mapped(endpoint.ip().octets()),
+            endpoint.port(),
+            protocol,
+            SERVICE,
+        );
+    }
+
+    /// This protocol at this IPv6 VIP and port is for [`SERVICE`] as well.
+    pub fn listen6(&mut self, endpoint: SocketAddrV6, protocol: u8) {
+        self.set_key(endpoint.ip().octets(), endpoint.port(), protocol, SERVICE);
+    }
+
+    fn set_key(&mut self, vip: [u8; 16], port: u16, protocol: u8, id: u32) {
+        let port_be = port.to_be_bytes();
         let key = ServiceKey {
-            vip: mapped(endpoint.ip().octets()),
-            port_be: endpoint.port().to_be_bytes(),
-            protocol: 6,
+            vip,
+            port_be,
+            protocol,
             reserved: 0,
         };
         self.dataplane.set_key(key, id).expect("room for a key");
@@ -273,6 +298,18 @@ impl Plane {
     #[must_use]
     pub fn openings(&self) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
         self.all(map::OPENINGS_V4)
+    }
+
+    /// What is in the map of IPv6 flows.
+    #[must_use]
+    pub fn flows6(&self) -> HashMap<FlowKey<[u8; 16]>, FlowEntry> {
+        let data = MapData::from_pin(self.pins.join(map::FLOWS_V6)).expect("the map is pinned");
+        let map = maps::HashMap::<_, FlowKey<[u8; 16]>, FlowEntry>::try_from(Map::LruHashMap(data));
+        let entries = map
+            .expect("a map of flows")
+            .iter()
+            .collect::<Result<_, _>>();
+        entries.expect("the map can be read")
     }
 
     /// The entry of a flow.

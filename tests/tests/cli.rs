@@ -90,7 +90,10 @@ fn what_cannot_be_done_ends_with_1_and_says_why() -> Result<()> {
             &["backend", "add", "web", "10.0.0.13", "--weight", "70000"],
             "70000 is out of range",
         ),
-        (&["backend", "add", "web", "2001:db8:2::13"], "IPv6"),
+        (
+            &["backend", "add", "web", "::ffff:10.0.0.13"],
+            "write 10.0.0.13",
+        ),
         (
             &["backend", "add", "web", "192.0.2.10"],
             "is a vip of this service",

@@ -9,10 +9,12 @@ mod case;
 mod flows;
 mod forwarding;
 mod hashing;
+mod ipv6;
 mod malformed;
 mod moving;
 mod not_ours;
 mod services;
+mod udp;
 
 use xdp_lb_common::counters::{Counter, Kind};
 
@@ -23,6 +25,8 @@ fn every_verdict_has_a_case() {
         malformed::cases(),
         services::cases(),
         forwarding::cases(),
+        ipv6::cases(),
+        udp::cases(),
     ];
     let covered: Vec<_> = tables
         .iter()

@@ -12,12 +12,12 @@ pub(crate) fn cases() -> Vec<Case> {
     let syn = || Frame::from(tcp().syn());
     let pass = |reason, what: &str, frame: Frame| case(what, frame, passed(reason));
     let not_ip = |what, frame| pass(PassReason::NotIp, what, frame);
-    let not_tcp = |what, frame| pass(PassReason::NotTcp, what, frame);
+    let other_protocol = |what, frame| pass(PassReason::OtherProtocol, what, frame);
     let no_service = |what, frame| pass(PassReason::NoService, what, frame);
     let fragment = |what, frame| pass(PassReason::LaterFragment, what, frame);
     vec![
         not_ip("an ARP request for the VIP", arp_request()),
-        not_ip("a SYN over IPv6 to the VIP's mapped form", ipv6_syn()),
+        no_service("a SYN over IPv6 to the VIP's mapped form", ipv6_syn()),
         not_ip("a SYN to the VIP within a VLAN", syn().in_vlan(7)),
         not_ip(
             "a SYN to the VIP within two VLANs",
@@ -33,9 +33,9 @@ pub(crate) fn cases() -> Vec<Case> {
             "the type of IPv4 with its bytes exchanged",
             syn().with_ether_type(0x0008),
         ),
-        not_tcp("an echo request to the VIP", ping()),
-        not_tcp("UDP to the VIP's port", udp_to("192.0.2.10:80")),
-        not_tcp("UDP to somebody else", udp_to("192.0.2.1:53")),
+        other_protocol("an echo request to the VIP", ping()),
+        no_service("UDP to the VIP's port", udp_to("192.0.2.10:80")),
+        no_service("UDP to somebody else", udp_to("192.0.2.1:53")),
         no_service(
             "a SYN to somebody else",
             tcp().to("192.0.2.11:80").syn().into(),

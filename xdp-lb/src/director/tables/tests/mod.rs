@@ -222,7 +222,7 @@ fn a_draining_backend_keeps_serving_and_loses_its_slots() {
 fn a_backend_without_next_hop_gets_no_slots_until_it_has_one() {
     let mut world = World::new();
     let mut service = service("web", 80, &[1, 2]);
-    service.backends.get_mut(&address(1)).unwrap().hop = Err("does not answer ARP".into());
+    service.backends.get_mut(&address(1)).unwrap().hop = Err("does not answer".into());
     world.apply(std::slice::from_ref(&service));
     assert_eq!(
         world.maps.shares(key(80)).into_keys().collect::<Vec<_>>(),
