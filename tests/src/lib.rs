@@ -2,6 +2,7 @@
 
 pub mod datagram;
 pub mod expect;
+pub mod icmp;
 pub mod lab;
 pub mod packet;
 pub mod plane;

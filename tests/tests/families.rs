@@ -78,6 +78,38 @@ fn ipv6_downloads_survive_a_change() -> Result<()> {
     Ok(())
 }
 
+/// The client's network takes less than the backends'. The router says so to the VIP, and unless the
+/// director hands that on to the right backend, nothing large ever reaches the client.
+fn large_answers_arrive_through_a_narrow_network(rig: &Rig, vip: IpAddr) -> Result<()> {
+    let router = rig.lab.host("router");
+    router.ip(&["link", "set", "eth0", "mtu", "1400"])?;
+    let before = rig.counter("icmp_error")?;
+    let downloads = rig
+        .lab
+        .client()
+        .download((vip, 80).into(), "/download", 6)?;
+    for download in downloads.wait(Duration::from_secs(60))? {
+        ensure!(download.is_complete(), "{download:?}");
+    }
+    ensure!(
+        rig.counter("icmp_error")? > before,
+        "no ICMP error passed the director"
+    );
+    Ok(())
+}
+
+#[test]
+fn path_mtu_discovery_works_over_ipv4() -> Result<()> {
+    let rig = Rig::new(BACKENDS)?;
+    large_answers_arrive_through_a_narrow_network(&rig, rig.lab.vip().into())
+}
+
+#[test]
+fn path_mtu_discovery_works_over_ipv6() -> Result<()> {
+    let rig = Rig::with_config(BACKENDS, &web("\"2001:db8:10::10\"", V6_BACKENDS))?;
+    large_answers_arrive_through_a_narrow_network(&rig, rig.lab.vip6().into())
+}
+
 #[test]
 fn the_director_itself_stays_reachable_over_ipv6() -> Result<()> {
     let rig = Rig::with_config(1, &web("\"2001:db8:10::10\"", "[\"2001:db8:2::11\"]"))?;

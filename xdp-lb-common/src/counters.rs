@@ -98,7 +98,7 @@ counters! {
     }
     "Why a packet was left to the kernel." PassReason {
         NotIp "not_ip" "Neither IPv4 nor IPv6: ARP, a VLAN tag, anything else.",
-        OtherProtocol "other_protocol" "Neither TCP nor UDP: ICMP, neighbour discovery, VRRP, anything else.",
+        OtherProtocol "other_protocol" "Neither TCP nor UDP, nor an ICMP error about them: ping, neighbour discovery, VRRP, anything else.",
         NoService "no_service" "Not for a service.",
         LaterFragment "later_fragment" "A later fragment, which carries no ports.",
         Truncated "truncated" "A header is cut off or its length is wrong; not known to be for a service.",
@@ -117,6 +117,7 @@ counters! {
         FlowExpired "flow_expired" "A packet came for a flow that had been silent for longer than its time.",
         FlowReopened "flow_reopened" "A SYN replaced a flow that had ended.",
         FlowFollowedPrevious "flow_followed_previous" "A flow that nobody remembered went to its slot's previous backend.",
+        IcmpError "icmp_error" "An ICMP error about a packet of a flow went to the flow's backend.",
         OpeningCreated "opening_created" "A connection that opened on a moving slot was remembered.",
         OpeningNotCreated "opening_not_created" "A connection that opened on a moving slot was not remembered and went to the previous backend.",
     }

@@ -63,7 +63,7 @@ pub(crate) fn choose<A: Tracked>(
     } else if segment == Segment::Opens {
         by_opening(frame, flow, slot, service)
     } else {
-        let chosen = by_older_slot(flow, slot);
+        let chosen = by_older_slot(flow, slot, segment);
         let backend = if chosen.is_some() {
             chosen
         } else {
@@ -111,13 +111,15 @@ fn by_opening<A: Tracked>(
 /// For a packet that no flow entry speaks for, on a slot that is moving: the backend that got its
 /// SYN.
 #[inline(always)]
-fn by_older_slot<A: Tracked>(flow: &FlowKey<A>, slot: Slot) -> Option<Chosen> {
+fn by_older_slot<A: Tracked>(flow: &FlowKey<A>, slot: Slot, segment: Segment) -> Option<Chosen> {
     let previous = slot.moving_from()?;
     if let Some(chosen) = flows::opening(flow).and_then(serving) {
         return Some(chosen);
     }
     let chosen = serving_now(previous)?;
-    counters::event(Event::FlowFollowedPrevious);
+    if segment != Segment::Quotes {
+        counters::event(Event::FlowFollowedPrevious);
+    }
     Some(chosen)
 }
 

@@ -46,8 +46,8 @@ macro_rules! tracked {
 tracked!([u8; 4], FLOWS_V4, OPENINGS_V4);
 tracked!([u8; 16], FLOWS_V6, OPENINGS_V6);
 
-/// The backend of a flow that has been seen lately; its time is renewed. `segment` is not one that
-/// opens.
+/// The backend of a flow that has been seen lately; its time is renewed, but by an ICMP error.
+/// `segment` is not one that opens.
 #[inline(always)]
 pub(crate) fn continued<A: Tracked>(
     flow: &FlowKey<A>,
@@ -60,10 +60,12 @@ pub(crate) fn continued<A: Tracked>(
     // may evict and reuse it meanwhile; then a packet may go astray, as after an eviction.
     unsafe {
         if is_over(&*entry, now, idle_ticks) {
-            counters::event(Event::FlowExpired);
+            if segment != Segment::Quotes {
+                counters::event(Event::FlowExpired);
+            }
             return None;
         }
-        if (*entry).last_seen != now {
+        if (*entry).last_seen != now && segment != Segment::Quotes {
             (*entry).last_seen = now;
         }
         if segment == Segment::Ends {

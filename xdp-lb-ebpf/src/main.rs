@@ -12,6 +12,7 @@ mod balance;
 mod counters;
 mod flows;
 mod frame;
+mod icmp;
 mod maps;
 mod packet;
 mod rewrite;
@@ -21,9 +22,14 @@ mod transport;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use network_types::eth::{EthHdr, EtherType};
-use xdp_lb_common::counters::{Counter, DropReason, PassReason};
+use xdp_lb_common::counters::{Counter, DropReason, Event, PassReason};
 
-use crate::{flows::Tracked, frame::Frame, packet::Packet, services::Vip};
+use crate::{
+    flows::Tracked,
+    frame::Frame,
+    packet::{Packet, Segment},
+    services::Vip,
+};
 
 /// What happens to a packet that is not dropped.
 enum Verdict {
@@ -102,6 +108,9 @@ fn forward<A: Tracked + Vip>(
         return Ok(Verdict::Pass(PassReason::NoBackend));
     };
     let action = rewrite::l2(frame, &chosen)?;
+    if segment == Segment::Quotes {
+        counters::event(Event::IcmpError);
+    }
     Ok(Verdict::Forward {
         service: service.id,
         backend: chosen.index,

@@ -6,7 +6,7 @@ use xdp_lb_common::{
     counters::{DropReason, PassReason},
 };
 
-use crate::{frame::Frame, transport};
+use crate::{frame::Frame, icmp, transport};
 
 /// RFC 791: where these bits are set a packet is not the first fragment, or not the last.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
@@ -21,7 +21,8 @@ const EXTENSION_HEADERS: usize = 6;
 /// The most bytes of extension headers that are read: beyond, the verifier could not follow.
 const EXTENSION_BYTES: usize = 1024;
 
-/// A TCP or UDP packet with its flow; not yet known to be for a service.
+/// A packet with its flow: TCP, UDP, or an ICMP error about one of those. Not yet known to be for a
+/// service.
 pub(crate) struct Packet<A> {
     pub(crate) flow: FlowKey<A>,
     /// Where the transport header begins, from the start of the frame.
@@ -29,6 +30,7 @@ pub(crate) struct Packet<A> {
     /// Bytes of the IP packet from there on.
     transport_length: usize,
     has_more_fragments: bool,
+    is_icmp_error: bool,
 }
 
 /// What a packet does to its connection.
@@ -40,6 +42,8 @@ pub(crate) enum Segment {
     Ends,
     /// Anything else, UDP always.
     Continues,
+    /// Nothing: it is an ICMP error about one of its packets.
+    Quotes,
 }
 
 /// What the network header says of what is behind it.
@@ -65,7 +69,7 @@ pub(crate) fn ipv4(frame: &Frame<'_>, start: usize) -> Result<Packet<[u8; 4]>, P
         return Err(PassReason::Truncated);
     }
     let fragment = u16::from_be_bytes(ip.frags);
-    if !transport::is_known(ip.proto) {
+    if !transport::is_known(ip.proto) && !icmp::is_icmp(ip.proto) {
         return Err(PassReason::OtherProtocol);
     }
     if fragment & FRAGMENT_OFFSET != 0 {
@@ -77,6 +81,10 @@ pub(crate) fn ipv4(frame: &Frame<'_>, start: usize) -> Result<Packet<[u8; 4]>, P
         length: total_length - header_length,
         has_more_fragments: fragment & MORE_FRAGMENTS != 0,
     };
+    if icmp::is_icmp(payload.protocol) {
+        let flow = icmp::flow_v4(frame, payload.offset, ip.dst_addr)?;
+        return Ok(Packet::icmp_error(flow, payload));
+    }
     with_ports(frame, ip.src_addr, ip.dst_addr, payload)
 }
 
@@ -94,6 +102,10 @@ pub(crate) fn ipv6(frame: &Frame<'_>, start: usize) -> Result<Packet<[u8; 16]>, 
     }
     let start = start + Ipv6Hdr::LEN;
     let payload = behind_extensions(frame, start, ip.next_hdr, payload_length)?;
+    if icmp::is_icmp_v6(payload.protocol) {
+        let flow = icmp::flow_v6(frame, payload.offset, ip.dst_addr)?;
+        return Ok(Packet::icmp_error(flow, payload));
+    }
     with_ports(frame, ip.src_addr, ip.dst_addr, payload)
 }
 
@@ -115,7 +127,7 @@ fn behind_extensions(
     let mut skipped = 0;
     let mut has_more_fragments = false;
     for _ in 0..EXTENSION_HEADERS {
-        if transport::is_known(protocol) {
+        if is_read(protocol) {
             break;
         }
         if !matches!(
@@ -143,7 +155,7 @@ fn behind_extensions(
         };
         protocol = next;
     }
-    if !transport::is_known(protocol) || skipped > EXTENSION_BYTES {
+    if !is_read(protocol) || skipped > EXTENSION_BYTES {
         return Err(PassReason::TooManyHeaders);
     }
     if skipped > length {
@@ -155,6 +167,12 @@ fn behind_extensions(
         length: length - skipped,
         has_more_fragments,
     })
+}
+
+/// True for what may stand behind IPv6's headers and is looked at.
+#[inline(always)]
+fn is_read(protocol: u8) -> bool {
+    transport::is_known(protocol) || icmp::is_icmp_v6(protocol)
 }
 
 #[inline(always)]
@@ -180,15 +198,30 @@ fn with_ports<A>(
         transport: payload.offset,
         transport_length: payload.length,
         has_more_fragments: payload.has_more_fragments,
+        is_icmp_error: false,
     })
 }
 
 impl<A> Packet<A> {
+    #[inline(always)]
+    fn icmp_error(flow: FlowKey<A>, payload: Payload) -> Self {
+        Self {
+            flow,
+            transport: payload.offset,
+            transport_length: payload.length,
+            has_more_fragments: payload.has_more_fragments,
+            is_icmp_error: true,
+        }
+    }
+
     /// Reads the transport header of a packet that is for a service.
     #[inline(always)]
     pub(crate) fn segment(&self, frame: &Frame<'_>) -> Result<Segment, DropReason> {
         if self.has_more_fragments {
             return Err(DropReason::FirstFragment);
+        }
+        if self.is_icmp_error {
+            return Ok(Segment::Quotes);
         }
         if self.flow.protocol == IpProto::Udp as u8 {
             transport::udp(frame, self.transport, self.transport_length)

@@ -9,6 +9,7 @@ mod case;
 mod flows;
 mod forwarding;
 mod hashing;
+mod icmp;
 mod ipv6;
 mod malformed;
 mod moving;
@@ -25,6 +26,7 @@ fn every_verdict_has_a_case() {
         malformed::cases(),
         services::cases(),
         forwarding::cases(),
+        icmp::cases(),
         ipv6::cases(),
         udp::cases(),
     ];

@@ -19,7 +19,7 @@ pub use self::{
 };
 
 /// Version of everything in this module. A daemon adopts pinned maps only where it is equal.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps, as pinned below the pin directory.
 pub mod map {
