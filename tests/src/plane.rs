@@ -22,8 +22,8 @@ use xdp_lb::{
 };
 use xdp_lb_common::{
     abi::{
-        BackendEntry, BackendLink, BackendRef, FlowEntry, FlowKey, NextHop, ServiceEntry,
-        ServiceKey, Slot, TableRef, map, mapped,
+        BackendEntry, BackendLink, BackendRef, FlowEntry, FlowKey, FragmentEntry, FragmentKey,
+        NextHop, ServiceEntry, ServiceKey, Slot, TableRef, map, mapped,
     },
     hash::HashKey,
 };
@@ -207,6 +207,10 @@ impl Plane {
             reserved: 0,
         };
         self.dataplane.set_key(key, id).expect("room for a key");
+        let vip = ServiceKey::of_vip(vip);
+        self.dataplane
+            .set_key(vip, ServiceKey::VIP)
+            .expect("room for a key");
     }
 
     /// Changes a service's entry.
@@ -298,6 +302,29 @@ impl Plane {
     #[must_use]
     pub fn openings(&self) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
         self.all(map::OPENINGS_V4)
+    }
+
+    /// What is in the map of fragments.
+    #[must_use]
+    pub fn fragments(&self) -> HashMap<FragmentKey, FragmentEntry> {
+        self.fragment_map()
+            .iter()
+            .collect::<Result<_, _>>()
+            .expect("the map can be read")
+    }
+
+    /// Changes all entries of fragments.
+    pub fn edit_fragments(&mut self, change: impl Fn(&mut FragmentEntry)) {
+        let mut map = self.fragment_map();
+        for (key, mut entry) in self.fragments() {
+            change(&mut entry);
+            map.insert(key, entry, 0).expect("the entry can be written");
+        }
+    }
+
+    fn fragment_map(&self) -> maps::HashMap<MapData, FragmentKey, FragmentEntry> {
+        let data = MapData::from_pin(self.pins.join(map::FRAGMENTS)).expect("the map is pinned");
+        maps::HashMap::try_from(Map::LruHashMap(data)).expect("a map of fragments")
     }
 
     /// What is in the map of IPv6 flows.

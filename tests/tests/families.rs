@@ -139,9 +139,9 @@ fn answer(host: &Host, address: SocketAddr) -> Result<JoinHandle<io::Result<()>>
     })
 }
 
-fn ask(socket: &UdpSocket, vip: SocketAddr) -> Result<String> {
+fn ask(socket: &UdpSocket, vip: SocketAddr, question: &[u8]) -> Result<String> {
     let mut buffer = [0; 64];
-    socket.send_to(b"who", vip)?;
+    socket.send_to(question, vip)?;
     let (length, from) = socket.recv_from(&mut buffer).context("no answer")?;
     ensure!(from == vip, "the answer came from {from}");
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
@@ -169,7 +169,7 @@ fn udp_is_balanced_and_flows_stay(rig: &Rig, vip: SocketAddr, any: &str) -> Resu
     let sockets = sockets(&rig.lab, any, 120)?;
     let before = sockets
         .iter()
-        .map(|socket| ask(socket, vip))
+        .map(|socket| ask(socket, vip, b"who"))
         .collect::<Result<Vec<_>>>()?;
     let mut shares = BTreeMap::new();
     before
@@ -179,11 +179,26 @@ fn udp_is_balanced_and_flows_stay(rig: &Rig, vip: SocketAddr, any: &str) -> Resu
     rig.json(&["backend", "set", "dns", "10.0.0.11", "--weight", "1"])?;
     let after = sockets
         .iter()
-        .map(|socket| ask(socket, vip))
+        .map(|socket| ask(socket, vip, b"who"))
         .collect::<Result<Vec<_>>>()?;
     ensure!(
         before == after,
         "a flow changed its backend: {before:?}, {after:?}"
+    );
+    // Three fragments each; the client's kernel makes them.
+    let large = [b'?'; 4000];
+    let before = rig.counter("early_fragment")?;
+    let in_fragments = sockets
+        .iter()
+        .map(|socket| ask(socket, vip, &large))
+        .collect::<Result<Vec<_>>>()?;
+    ensure!(
+        in_fragments == after,
+        "fragments went elsewhere: {in_fragments:?}, {after:?}"
+    );
+    ensure!(
+        rig.counter("early_fragment")? == before,
+        "fragments came early"
     );
     rig.json(&["backend", "set", "dns", "10.0.0.11", "--weight", "100"])?;
     for (host, server) in rig.lab.backends().zip(servers) {

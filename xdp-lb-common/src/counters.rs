@@ -100,13 +100,14 @@ counters! {
         NotIp "not_ip" "Neither IPv4 nor IPv6: ARP, a VLAN tag, anything else.",
         OtherProtocol "other_protocol" "Neither TCP nor UDP, nor an ICMP error about them: ping, neighbour discovery, VRRP, anything else.",
         NoService "no_service" "Not for a service.",
-        LaterFragment "later_fragment" "A later fragment, which carries no ports.",
+        LaterFragment "later_fragment" "A later fragment, which carries no ports, of a packet that is not for a VIP.",
         Truncated "truncated" "A header is cut off or its length is wrong; not known to be for a service.",
         TooManyHeaders "too_many_headers" "IPv6 with more extension headers than the program reads.",
         NoBackend "no_backend" "For a service that has no backend left; the kernel refuses it.",
     }
     "Why a packet was dropped." DropReason {
-        FirstFragment "first_fragment" "The first fragment of a packet for a service.",
+        FirstFragment "first_fragment" "The first fragment of a packet for a service that could not be remembered for the later ones.",
+        EarlyFragment "early_fragment" "A later fragment of a packet for a VIP that came before its first, or long after it.",
         BadTcpHeader "bad_tcp_header" "For a service, with a TCP header that is cut off or shorter than it may be.",
         BadUdpHeader "bad_udp_header" "For a service, with a UDP header that is cut off or whose length is wrong.",
         BackendGone "backend_gone" "Its backend went away this very moment; the client will try again.",

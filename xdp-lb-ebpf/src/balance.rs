@@ -32,7 +32,7 @@ pub(crate) struct Chosen {
 
 impl Chosen {
     #[inline(always)]
-    fn reference(&self) -> BackendRef {
+    pub(crate) fn reference(&self) -> BackendRef {
         BackendRef {
             index: self.index,
             generation: self.link.generation,
@@ -144,7 +144,7 @@ fn find_slot<A: Tracked>(flow: &FlowKey<A>, service: &Service) -> Option<Slot> {
 
 /// The backend a flow refers to, if it is still that one and may be sent packets.
 #[inline(always)]
-fn serving(reference: BackendRef) -> Option<Chosen> {
+pub(crate) fn serving(reference: BackendRef) -> Option<Chosen> {
     let chosen = serving_now(reference.index)?;
     (chosen.link.generation == reference.generation).then_some(chosen)
 }

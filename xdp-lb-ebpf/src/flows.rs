@@ -6,17 +6,16 @@
 //! cannot reach the flows with SYNs at all.
 
 use aya_ebpf::maps::LruHashMap;
-use aya_log_ebpf::warn;
 use xdp_lb_common::{
-    abi::{BackendRef, Budget, FlowEntry, FlowKey, TokenBucket},
+    abi::{BackendRef, Budget, FlowEntry, FlowKey},
     counters::Event,
     hash::Address,
 };
 
 use crate::{
-    counters,
+    budget, counters,
     frame::Frame,
-    maps::{BUDGETS, FLOWS_V4, FLOWS_V6, OPENINGS_V4, OPENINGS_V6, TIMING},
+    maps::{FLOWS_V4, FLOWS_V6, OPENINGS_V4, OPENINGS_V6, TIMING},
     packet::Segment,
     time,
 };
@@ -168,42 +167,5 @@ fn insert<A>(
         flags: 0,
         reserved: 0,
     };
-    take_token(frame, budget, now) && map.insert(flow, entry, 0).is_ok()
-}
-
-/// Takes one token from this CPU's bucket.
-#[inline(always)]
-fn take_token(frame: &Frame, budget: Budget, now: u32) -> bool {
-    let Some(bucket) = BUDGETS.get_ptr_mut(budget as u32) else {
-        return false;
-    };
-    // SAFETY: the element is this CPU's own, and the program is not interrupted by itself.
-    let bucket: &mut TokenBucket = unsafe { &mut *bucket };
-    let timing = TIMING.load();
-    let (rate, burst) = match budget {
-        Budget::Flows => (timing.tokens_per_tick[0], timing.burst[0]),
-        Budget::Openings => (timing.tokens_per_tick[1], timing.burst[1]),
-    };
-    let elapsed = now.wrapping_sub(bucket.filled_at);
-    if elapsed != 0 {
-        let filled = u64::from(bucket.tokens) + u64::from(elapsed) * u64::from(rate);
-        bucket.tokens = if filled > u64::from(burst) {
-            burst
-        } else {
-            filled as u32
-        };
-        bucket.filled_at = now;
-    }
-    if bucket.tokens == 0 {
-        if now.wrapping_sub(bucket.warned_at) > timing.warning_ticks {
-            bucket.warned_at = now;
-            warn!(
-                frame.context(),
-                "new flows come faster than new_flows_per_second allows; some are not remembered"
-            );
-        }
-        return false;
-    }
-    bucket.tokens -= 1;
-    true
+    budget::take(frame, budget, now) && map.insert(flow, entry, 0).is_ok()
 }

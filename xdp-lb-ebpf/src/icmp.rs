@@ -56,7 +56,7 @@ pub(crate) fn flow_v4(
         quoted.proto,
         quoted.dst_addr,
         quoted.src_addr,
-        to,
+        &to,
     )
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn flow_v6(
         quoted.next_hdr,
         quoted.dst_addr,
         quoted.src_addr,
-        to,
+        &to,
     )
 }
 
@@ -97,10 +97,10 @@ fn reversed<A: PartialEq>(
     protocol: u8,
     client: A,
     vip: A,
-    to: A,
+    to: &A,
 ) -> Result<FlowKey<A>, PassReason> {
     // An error goes to the one whose packet it is about.
-    if !transport::is_known(protocol) || vip != to {
+    if !transport::is_known(protocol) || vip != *to {
         return Err(PassReason::OtherProtocol);
     }
     let [a, b, c, d]: [u8; 4] = frame.read(ports).ok_or(PassReason::Truncated)?;

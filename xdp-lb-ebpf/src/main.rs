@@ -9,8 +9,10 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 mod balance;
+mod budget;
 mod counters;
 mod flows;
+mod fragments;
 mod frame;
 mod icmp;
 mod maps;
@@ -20,14 +22,18 @@ mod services;
 mod time;
 mod transport;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    macros::xdp,
+    programs::XdpContext,
+};
 use network_types::eth::{EthHdr, EtherType};
 use xdp_lb_common::counters::{Counter, DropReason, Event, PassReason};
 
 use crate::{
     flows::Tracked,
     frame::Frame,
-    packet::{Packet, Segment},
+    packet::{Parsed, Segment},
     services::Vip,
 };
 
@@ -47,14 +53,39 @@ enum Verdict {
 #[expect(clippy::needless_pass_by_value, reason = "the macro passes it so")]
 #[xdp]
 fn xdp_lb(ctx: XdpContext) -> u32 {
-    run(&Frame::new(&ctx))
+    let frame = Frame::new(&ctx);
+    let Some(ethernet) = frame.read::<EthHdr>(0) else {
+        return exit(&frame, Ok(Verdict::Pass(PassReason::Truncated)));
+    };
+    match ethernet.ether_type {
+        IPV4 => ipv4(ctx.ctx),
+        IPV6 => ipv6(ctx.ctx),
+        _ => exit(&frame, Ok(Verdict::Pass(PassReason::NotIp))),
+    }
 }
 
-/// The single exit.
+// Each family is a subprogram: together they would not fit a stack frame.
+
+#[inline(never)]
+fn ipv4(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let frame = Frame::new(&ctx);
+    exit(&frame, forward(&frame, packet::ipv4(&frame, EthHdr::LEN)))
+}
+
+#[inline(never)]
+fn ipv6(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let frame = Frame::new(&ctx);
+    exit(&frame, forward(&frame, packet::ipv6(&frame, EthHdr::LEN)))
+}
+
+/// The single exit: counts the packet, once, and says what becomes of it.
 #[inline(always)]
-fn run(frame: &Frame<'_>) -> u32 {
+#[expect(clippy::needless_pass_by_value, reason = "each outcome ends here")]
+fn exit(frame: &Frame<'_>, outcome: Result<Verdict, DropReason>) -> u32 {
     let length = frame.length();
-    match process(frame) {
+    match outcome {
         Ok(Verdict::Forward {
             service,
             backend,
@@ -75,18 +106,6 @@ fn run(frame: &Frame<'_>) -> u32 {
     }
 }
 
-#[inline(always)]
-fn process(frame: &Frame<'_>) -> Result<Verdict, DropReason> {
-    let Some(ethernet) = frame.read::<EthHdr>(0) else {
-        return Ok(Verdict::Pass(PassReason::Truncated));
-    };
-    match ethernet.ether_type {
-        IPV4 => forward(frame, packet::ipv4(frame, EthHdr::LEN)),
-        IPV6 => forward(frame, packet::ipv6(frame, EthHdr::LEN)),
-        _ => Ok(Verdict::Pass(PassReason::NotIp)),
-    }
-}
-
 const IPV4: u16 = EtherType::Ipv4 as u16;
 const IPV6: u16 = EtherType::Ipv6 as u16;
 
@@ -94,10 +113,11 @@ const IPV6: u16 = EtherType::Ipv6 as u16;
 #[inline(always)]
 fn forward<A: Tracked + Vip>(
     frame: &Frame<'_>,
-    packet: Result<Packet<A>, PassReason>,
+    parsed: Result<Parsed<A>, PassReason>,
 ) -> Result<Verdict, DropReason> {
-    let packet = match packet {
-        Ok(packet) => packet,
+    let packet = match parsed {
+        Ok(Parsed::Packet(packet)) => packet,
+        Ok(Parsed::Later(fragment)) => return fragments::follow(frame, &fragment),
         Err(reason) => return Ok(Verdict::Pass(reason)),
     };
     let Some(service) = services::find(&packet.flow) else {
@@ -107,6 +127,9 @@ fn forward<A: Tracked + Vip>(
     let Some(chosen) = balance::choose(frame, &packet.flow, segment, &service)? else {
         return Ok(Verdict::Pass(PassReason::NoBackend));
     };
+    if let Some(id) = packet.first_of {
+        fragments::remember(frame, &packet.flow, id, service.id, &chosen)?;
+    }
     let action = rewrite::l2(frame, &chosen)?;
     if segment == Segment::Quotes {
         counters::event(Event::IcmpError);

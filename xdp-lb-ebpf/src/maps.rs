@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use xdp_lb_common::{
     abi::{
-        BackendEntry, Budget, Count, FlowEntry, FlowKey, Meta, ServiceEntry, ServiceKey, SlotPair,
-        Timing, TokenBucket,
+        BackendEntry, Budget, Count, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Meta,
+        ServiceEntry, ServiceKey, SlotPair, Timing, TokenBucket,
     },
     counters::Counter,
     hash::HashKey,
@@ -27,6 +27,7 @@ pub(crate) static TIMING: Global<Timing> = Global::new(Timing {
     burst: [4000; Budget::COUNT as usize],
     closing_ticks: 60 * 250,
     opening_ticks: 60 * 250,
+    fragment_ticks: 30 * 250,
     warning_ticks: 10 * 250,
 });
 
@@ -63,6 +64,10 @@ pub(crate) static FLOWS_V6: LruHashMap<FlowKey<[u8; 16]>, FlowEntry> =
 #[map]
 pub(crate) static OPENINGS_V6: LruHashMap<FlowKey<[u8; 16]>, FlowEntry> =
     LruHashMap::with_max_entries(1 << 16, 0);
+
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
+    LruHashMap::with_max_entries(1 << 14, 0);
 
 #[map]
 pub(crate) static BUDGETS: PerCpuArray<TokenBucket> =

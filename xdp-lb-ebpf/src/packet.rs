@@ -21,6 +21,24 @@ const EXTENSION_HEADERS: usize = 6;
 /// The most bytes of extension headers that are read: beyond, the verifier could not follow.
 const EXTENSION_BYTES: usize = 1024;
 
+/// What was read of a packet.
+pub(crate) enum Parsed<A> {
+    /// It has ports.
+    Packet(Packet<A>),
+    /// It is a later fragment.
+    Later(Fragment<A>),
+}
+
+/// What the fragments of a packet have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Fragment<A> {
+    pub(crate) source: A,
+    pub(crate) destination: A,
+    /// As it stands in the header.
+    pub(crate) id: u32,
+    pub(crate) protocol: u8,
+}
+
 /// A packet with its flow: TCP, UDP, or an ICMP error about one of those. Not yet known to be for a
 /// service.
 pub(crate) struct Packet<A> {
@@ -29,7 +47,8 @@ pub(crate) struct Packet<A> {
     transport: usize,
     /// Bytes of the IP packet from there on.
     transport_length: usize,
-    has_more_fragments: bool,
+    /// Its identification, where it is the first fragment of several.
+    pub(crate) first_of: Option<u32>,
     is_icmp_error: bool,
 }
 
@@ -52,12 +71,20 @@ struct Payload {
     protocol: u8,
     offset: usize,
     length: usize,
-    has_more_fragments: bool,
+    fragment: FragmentKind,
+}
+
+/// Which fragment a packet is, with its identification.
+#[derive(Clone, Copy)]
+enum FragmentKind {
+    Whole,
+    First(u32),
+    Later(u32),
 }
 
 /// Reads an IPv4 packet that begins at `start`, up to the ports.
 #[inline(always)]
-pub(crate) fn ipv4(frame: &Frame<'_>, start: usize) -> Result<Packet<[u8; 4]>, PassReason> {
+pub(crate) fn ipv4(frame: &Frame<'_>, start: usize) -> Result<Parsed<[u8; 4]>, PassReason> {
     let ip: Ipv4Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
     let header_length = usize::from(ip.vihl & 0x0f) * 4;
     let total_length = usize::from(u16::from_be_bytes(ip.tot_len));
@@ -68,29 +95,35 @@ pub(crate) fn ipv4(frame: &Frame<'_>, start: usize) -> Result<Packet<[u8; 4]>, P
     {
         return Err(PassReason::Truncated);
     }
-    let fragment = u16::from_be_bytes(ip.frags);
     if !transport::is_known(ip.proto) && !icmp::is_icmp(ip.proto) {
         return Err(PassReason::OtherProtocol);
     }
-    if fragment & FRAGMENT_OFFSET != 0 {
-        return Err(PassReason::LaterFragment);
-    }
+    let flags = u16::from_be_bytes(ip.frags);
+    let id = u32::from(u16::from_ne_bytes(ip.id));
     let payload = Payload {
         protocol: ip.proto,
         offset: start + header_length,
         length: total_length - header_length,
-        has_more_fragments: fragment & MORE_FRAGMENTS != 0,
+        fragment: if flags & FRAGMENT_OFFSET != 0 {
+            FragmentKind::Later(id)
+        } else if flags & MORE_FRAGMENTS != 0 {
+            FragmentKind::First(id)
+        } else {
+            FragmentKind::Whole
+        },
     };
-    if icmp::is_icmp(payload.protocol) {
-        let flow = icmp::flow_v4(frame, payload.offset, ip.dst_addr)?;
-        return Ok(Packet::icmp_error(flow, payload));
-    }
-    with_ports(frame, ip.src_addr, ip.dst_addr, payload)
+    let (source, destination) = (ip.src_addr, ip.dst_addr);
+    with_payload(frame, source, destination, payload, |frame| {
+        if !icmp::is_icmp(payload.protocol) {
+            return None;
+        }
+        Some(icmp::flow_v4(frame, payload.offset, destination))
+    })
 }
 
 /// Reads an IPv6 packet that begins at `start`, up to the ports.
 #[inline(always)]
-pub(crate) fn ipv6(frame: &Frame<'_>, start: usize) -> Result<Packet<[u8; 16]>, PassReason> {
+pub(crate) fn ipv6(frame: &Frame<'_>, start: usize) -> Result<Parsed<[u8; 16]>, PassReason> {
     let ip: Ipv6Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
     let payload_length = usize::from(u16::from_be_bytes(ip.payload_len));
     if ip.vcf[0] >> 4 != 6 || payload_length > frame.length() - start - Ipv6Hdr::LEN {
@@ -102,11 +135,13 @@ pub(crate) fn ipv6(frame: &Frame<'_>, start: usize) -> Result<Packet<[u8; 16]>, 
     }
     let start = start + Ipv6Hdr::LEN;
     let payload = behind_extensions(frame, start, ip.next_hdr, payload_length)?;
-    if icmp::is_icmp_v6(payload.protocol) {
-        let flow = icmp::flow_v6(frame, payload.offset, ip.dst_addr)?;
-        return Ok(Packet::icmp_error(flow, payload));
-    }
-    with_ports(frame, ip.src_addr, ip.dst_addr, payload)
+    let (source, destination) = (ip.src_addr, ip.dst_addr);
+    with_payload(frame, source, destination, payload, |frame| {
+        if !icmp::is_icmp_v6(payload.protocol) {
+            return None;
+        }
+        Some(icmp::flow_v6(frame, payload.offset, destination))
+    })
 }
 
 /// Goes through the extension headers (RFC 8200, section 4).
@@ -125,7 +160,7 @@ fn behind_extensions(
 
     let mut protocol = first;
     let mut skipped = 0;
-    let mut has_more_fragments = false;
+    let mut fragment = FragmentKind::Whole;
     for _ in 0..EXTENSION_HEADERS {
         if is_read(protocol) {
             break;
@@ -143,11 +178,22 @@ fn behind_extensions(
         let [next, size, high, low] = header;
         skipped += match protocol {
             FRAGMENT => {
-                let fragment = u16::from_be_bytes([high, low]);
-                if fragment & FRAGMENT_OFFSET_V6 != 0 {
-                    return Err(PassReason::LaterFragment);
+                let flags = u16::from_be_bytes([high, low]);
+                let id: [u8; 4] = frame
+                    .read(start + skipped + 4)
+                    .ok_or(PassReason::Truncated)?;
+                let id = u32::from_ne_bytes(id);
+                if flags & FRAGMENT_OFFSET_V6 != 0 {
+                    return Ok(Payload {
+                        protocol: next,
+                        offset: start,
+                        length,
+                        fragment: FragmentKind::Later(id),
+                    });
                 }
-                has_more_fragments |= fragment & MORE_FRAGMENTS_V6 != 0;
+                if flags & MORE_FRAGMENTS_V6 != 0 {
+                    fragment = FragmentKind::First(id);
+                }
                 8
             }
             AUTHENTICATION => (usize::from(size) + 2) * 4,
@@ -165,7 +211,7 @@ fn behind_extensions(
         protocol,
         offset: start + skipped,
         length: length - skipped,
-        has_more_fragments,
+        fragment,
     })
 }
 
@@ -175,58 +221,83 @@ fn is_read(protocol: u8) -> bool {
     transport::is_known(protocol) || icmp::is_icmp_v6(protocol)
 }
 
+/// Reads what is behind the network header: ports, or, by `icmp_error`, what an ICMP error is about.
+#[inline(always)]
+fn with_payload<A: Copy>(
+    frame: &Frame<'_>,
+    source: A,
+    destination: A,
+    payload: Payload,
+    icmp_error: impl FnOnce(&Frame<'_>) -> Option<Result<FlowKey<A>, PassReason>>,
+) -> Result<Parsed<A>, PassReason> {
+    let first_of = match payload.fragment {
+        FragmentKind::Later(id) => {
+            let protocol = payload.protocol;
+            return Ok(Parsed::Later(Fragment {
+                source,
+                destination,
+                id,
+                protocol,
+            }));
+        }
+        FragmentKind::First(id) => Some(id),
+        FragmentKind::Whole => None,
+    };
+    let (flow, is_icmp_error) = match icmp_error(frame) {
+        Some(flow) => (flow?, true),
+        None => (with_ports(frame, source, destination, payload)?, false),
+    };
+    Ok(Parsed::Packet(Packet {
+        flow,
+        transport: payload.offset,
+        transport_length: payload.length,
+        first_of,
+        is_icmp_error,
+    }))
+}
+
 #[inline(always)]
 fn with_ports<A>(
     frame: &Frame<'_>,
     source: A,
     destination: A,
     payload: Payload,
-) -> Result<Packet<A>, PassReason> {
+) -> Result<FlowKey<A>, PassReason> {
     if payload.length < size_of::<[u8; 4]>() {
         return Err(PassReason::Truncated);
     }
     let [a, b, c, d]: [u8; 4] = frame.read(payload.offset).ok_or(PassReason::Truncated)?;
-    Ok(Packet {
-        flow: FlowKey {
-            source,
-            destination,
-            source_port_be: [a, b],
-            destination_port_be: [c, d],
-            protocol: payload.protocol,
-            reserved: [0; 3],
-        },
-        transport: payload.offset,
-        transport_length: payload.length,
-        has_more_fragments: payload.has_more_fragments,
-        is_icmp_error: false,
+    Ok(FlowKey {
+        source,
+        destination,
+        source_port_be: [a, b],
+        destination_port_be: [c, d],
+        protocol: payload.protocol,
+        reserved: [0; 3],
     })
 }
 
 impl<A> Packet<A> {
-    #[inline(always)]
-    fn icmp_error(flow: FlowKey<A>, payload: Payload) -> Self {
-        Self {
-            flow,
-            transport: payload.offset,
-            transport_length: payload.length,
-            has_more_fragments: payload.has_more_fragments,
-            is_icmp_error: true,
-        }
-    }
-
     /// Reads the transport header of a packet that is for a service.
     #[inline(always)]
     pub(crate) fn segment(&self, frame: &Frame<'_>) -> Result<Segment, DropReason> {
-        if self.has_more_fragments {
-            return Err(DropReason::FirstFragment);
-        }
         if self.is_icmp_error {
-            return Ok(Segment::Quotes);
+            // Errors are short (RFC 1812, RFC 4443); nobody fragments them.
+            return if self.first_of.is_some() {
+                Err(DropReason::FirstFragment)
+            } else {
+                Ok(Segment::Quotes)
+            };
         }
-        if self.flow.protocol == IpProto::Udp as u8 {
-            transport::udp(frame, self.transport, self.transport_length)
+        if self.flow.protocol != IpProto::Udp as u8 {
+            return transport::tcp(frame, self.transport, self.transport_length);
+        }
+        // A first fragment states the length of the whole datagram.
+        let length = if self.first_of.is_some() {
+            usize::MAX
         } else {
-            transport::tcp(frame, self.transport, self.transport_length)
-        }
+            self.transport_length
+        };
+        transport::udp(frame, self.transport, length)
     }
 }

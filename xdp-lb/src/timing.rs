@@ -14,6 +14,10 @@ pub const OPENING: Duration = Duration::from_secs(130);
 /// The shortest time between two lines of the same kind in the log of the program, on one CPU.
 pub const BETWEEN_WARNINGS: Duration = Duration::from_secs(10);
 
-/// How long, in seconds, the openings of all CPUs take at the least to fill their map, and so how
-/// long one is remembered under a flood of others: several round trips of any client.
-pub const OPENINGS_LAST_SECONDS: u32 = 2;
+/// How long a first fragment is remembered: as long as Linux waits for the rest of a packet
+/// (`ipfrag_time`).
+pub const FRAGMENT: Duration = Duration::from_secs(30);
+
+/// How long, in seconds, it takes all CPUs at the least to fill the map of openings or that of
+/// fragments, and so how long an entry lasts under a flood of others: several round trips.
+pub const ENTRIES_LAST_SECONDS: u32 = 2;

@@ -132,12 +132,9 @@ fn errors_cut_off_anywhere_pass() {
 fn an_error_follows_the_flow_entry_and_leaves_it_as_it_is() {
     on_plane(|plane| {
         let ack = tcp().ack();
-        plane.check(
-            &Frame::from(&ack),
-            &forwarded_to(A).with(Event::FlowCreated),
-        );
+        plane.check(Frame::from(&ack), &forwarded_to(A).with(Event::FlowCreated));
         plane.edit_flow(&ack.flow(), |entry| {
-            entry.last_seen = entry.last_seen.wrapping_sub(9)
+            entry.last_seen = entry.last_seen.wrapping_sub(9);
         });
         let before = plane.flow(&ack.flow());
         plane.slot(settled(B));

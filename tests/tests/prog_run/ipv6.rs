@@ -30,7 +30,7 @@ fn on_v6(what: &str, packet: impl Into<Frame>, expected: xdp_lb_tests::expect::E
 pub(crate) fn cases() -> Vec<Case> {
     let forwarded = |what, packet: V6| on_v6(what, packet, forwarded_to(A));
     let pass = |reason, what, packet: V6| on_v6(what, packet, passed(reason));
-    let fragment = |what, packet: V6| on_v6(what, packet, dropped(DropReason::FirstFragment));
+    let early = |what, packet: V6| on_v6(what, packet, dropped(DropReason::EarlyFragment));
     vec![
         forwarded("a SYN", tcp6(SYN)),
         forwarded(
@@ -100,10 +100,13 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         pass(
             PassReason::LaterFragment,
-            "a later fragment",
+            "a later fragment for somebody else",
+            tcp6(SYN).to(at("2001:db8:10::11", 80)).fragment(8, false),
+        ),
+        early(
+            "a later fragment without a first",
             tcp6(SYN).fragment(8, false),
         ),
-        fragment("a first fragment", tcp6(ACK).fragment(0, true)),
         pass(
             PassReason::Truncated,
             "version 4 in a frame of IPv6",

@@ -8,6 +8,7 @@ mod budgets;
 mod case;
 mod flows;
 mod forwarding;
+mod fragments;
 mod hashing;
 mod icmp;
 mod ipv6;
@@ -26,6 +27,7 @@ fn every_verdict_has_a_case() {
         malformed::cases(),
         services::cases(),
         forwarding::cases(),
+        fragments::cases(),
         icmp::cases(),
         ipv6::cases(),
         udp::cases(),

@@ -25,7 +25,6 @@ pub(crate) fn cases() -> Vec<Case> {
     let syn = || Frame::from(tcp().syn());
     let truncated = |what: &str, frame| case(what, frame, passed(PassReason::Truncated));
     let bad_tcp = |what: &str, frame| case(what, frame, dropped(DropReason::BadTcpHeader));
-    let fragment = |what: &str, frame: Frame| case(what, frame, dropped(DropReason::FirstFragment));
     vec![
         truncated("IP version 6 in a frame of IPv4", syn().with_version(6)),
         truncated("IP version 0", syn().with_version(0)),
@@ -59,15 +58,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "a total length that cuts the TCP header off, in a frame that does not",
             syn().with_total_length(IPV4 + TCP - 1),
         ),
-        fragment(
-            "a first fragment",
-            tcp().data([0; 64]).more_fragments().into(),
-        ),
-        fragment(
-            "a first fragment with a SYN",
-            tcp().syn().more_fragments().into(),
-        ),
-        fragment(
+        bad_tcp(
             "a tiny first fragment, without flags (RFC 1858)",
             Frame::from(tcp().syn().more_fragments())
                 .with_total_length(IPV4 + 8)

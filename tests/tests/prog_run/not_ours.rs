@@ -81,22 +81,6 @@ pub(crate) fn cases() -> Vec<Case> {
             Frame::from(tcp().to("192.0.2.11:80").syn()).with_data_offset(2),
         ),
         fragment(
-            "a fragment in the middle, whose data look like ports of a service",
-            tcp()
-                .data([0; 64])
-                .more_fragments()
-                .fragment_at(1480)
-                .into(),
-        ),
-        fragment(
-            "the last fragment, whose data look like ports of a service",
-            tcp().data([0; 64]).fragment_at(65528).into(),
-        ),
-        fragment(
-            "a second fragment only eight bytes in, which rewrites the ports",
-            tcp().syn().fragment_at(8).into(),
-        ),
-        fragment(
             "a later fragment for somebody else",
             tcp()
                 .to("192.0.2.11:80")

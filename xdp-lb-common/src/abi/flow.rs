@@ -73,11 +73,13 @@ pub enum Budget {
     Flows = 0,
     /// New entries in the map of openings.
     Openings = 1,
+    /// New entries in the map of fragments.
+    Fragments = 2,
 }
 
 impl Budget {
     /// How many there are.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// The state of one [`Budget`] on one CPU.
@@ -106,6 +108,8 @@ pub struct Timing {
     pub closing_ticks: u32,
     /// How long an opening is remembered, in ticks.
     pub opening_ticks: u32,
+    /// How long a first fragment is remembered, in ticks.
+    pub fragment_ticks: u32,
     /// The shortest time between two log lines of the same kind on one CPU, in ticks.
     pub warning_ticks: u32,
 }

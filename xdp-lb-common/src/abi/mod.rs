@@ -6,6 +6,7 @@
 
 mod backend;
 mod flow;
+mod fragment;
 #[cfg(feature = "user")]
 mod pod;
 mod service;
@@ -14,6 +15,7 @@ mod slot;
 pub use self::{
     backend::{BackendEntry, BackendLink, NextHop},
     flow::{BackendRef, Budget, FlowEntry, FlowKey, Timing, TokenBucket},
+    fragment::{FragmentEntry, FragmentKey},
     service::{ServiceEntry, ServiceKey, TableRef, mapped},
     slot::{Slot, SlotPair},
 };
@@ -42,6 +44,9 @@ pub mod map {
     pub const OPENINGS_V4: &str = "OPENINGS_V4";
     /// [`OPENINGS_V4`] for IPv6.
     pub const OPENINGS_V6: &str = "OPENINGS_V6";
+    /// LRU hash, [`FragmentKey`](super::FragmentKey) → [`FragmentEntry`](super::FragmentEntry): where
+    /// first fragments went.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU array by [`Budget`](super::Budget) of [`TokenBucket`](super::TokenBucket).
     pub const BUDGETS: &str = "BUDGETS";
     /// Per-CPU array by [`Counter`](crate::counters::Counter) of [`Count`](super::Count).
@@ -53,7 +58,7 @@ pub mod map {
     /// Devmap by interface index: where frames may be redirected to.
     pub const PORTS: &str = "PORTS";
     /// The maps that outlive the daemon. The others begin anew with each program.
-    pub const PINNED: [&str; 12] = [
+    pub const PINNED: [&str; 13] = [
         META,
         SERVICES,
         SERVICE_TABLE,
@@ -63,6 +68,7 @@ pub mod map {
         FLOWS_V6,
         OPENINGS_V4,
         OPENINGS_V6,
+        FRAGMENTS,
         COUNTERS,
         SERVICE_COUNTERS,
         BACKEND_COUNTERS,
@@ -118,8 +124,10 @@ const _: () = {
     assert!(size_of::<FlowKey<[u8; 4]>>() == 16);
     assert!(size_of::<FlowKey<[u8; 16]>>() == 40);
     assert!(size_of::<FlowEntry>() == 16);
+    assert!(size_of::<FragmentKey>() == 40);
+    assert!(size_of::<FragmentEntry>() == 16);
     assert!(size_of::<TokenBucket>() == 16);
-    assert!(size_of::<Timing>() == 28);
+    assert!(size_of::<Timing>() == 40);
     assert!(size_of::<Count>() == 16);
 };
 

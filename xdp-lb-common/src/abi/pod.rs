@@ -1,7 +1,8 @@
 //! Leave to copy the types to and from kernel memory, for the daemon.
 
 use super::{
-    BackendEntry, Count, FlowEntry, FlowKey, Meta, ServiceEntry, ServiceKey, Timing, TokenBucket,
+    BackendEntry, Count, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Meta, ServiceEntry,
+    ServiceKey, Timing, TokenBucket,
 };
 use crate::hash::HashKey;
 
@@ -18,6 +19,8 @@ pod!(
     BackendEntry,
     Count,
     FlowEntry,
+    FragmentEntry,
+    FragmentKey,
     FlowKey<[u8; 4]>,
     FlowKey<[u8; 16]>,
     HashKey,

@@ -22,6 +22,23 @@ pub struct ServiceKey {
     pub reserved: u8,
 }
 
+impl ServiceKey {
+    /// The id that the key of a mere VIP leads to: see [`of_vip`](Self::of_vip).
+    pub const VIP: u32 = u32::MAX;
+
+    /// The key that tells that `vip` is one of some service, for packets that have no ports.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_vip(vip: [u8; 16]) -> Self {
+        Self {
+            vip,
+            port_be: [0; 2],
+            protocol: 0,
+            reserved: 0,
+        }
+    }
+}
+
 /// How a service is balanced.
 ///
 /// Each field is read and written as one aligned word. `table` alone says where the lookup table

@@ -48,6 +48,9 @@ pub const PROGRAM: &str = "xdp_lb";
 /// Entries of the map of openings.
 const OPENINGS: u32 = 65_536;
 
+/// Entries of the map of fragments.
+const FRAGMENTS: u32 = 32_768;
+
 /// Most interfaces that packets may leave by.
 const PORTS: u32 = 64;
 
@@ -204,18 +207,21 @@ fn adoptable(pins: &PinDirectory, hash_key: HashKey) -> Result<Origin, Dataplane
 }
 
 fn timing(limits: &Limits, ticks: Ticks, cpus: u32) -> Timing {
-    // Slow enough for an opening to outlive a handshake, whatever else opens meanwhile.
-    let openings = OPENINGS / (crate::timing::OPENINGS_LAST_SECONDS * cpus.max(1));
+    // Slow enough for an opening to outlive a handshake, and for a first fragment to outlive its
+    // packet, whatever else comes meanwhile.
+    let lasting = |entries: u32| entries / (crate::timing::ENTRIES_LAST_SECONDS * cpus.max(1));
     let rates = [
         limits.new_flows_per_second,
-        openings.min(limits.new_flows_per_second),
+        lasting(OPENINGS).min(limits.new_flows_per_second),
+        lasting(FRAGMENTS),
     ];
     let per_tick = rates.map(|rate| rate.div_ceil(ticks.per_second()).max(1));
     Timing {
         tokens_per_tick: per_tick,
-        burst: [0, 1].map(|budget: usize| (rates[budget] / 10).max(per_tick[budget])),
+        burst: std::array::from_fn(|budget| (rates[budget] / 10).max(per_tick[budget])),
         closing_ticks: ticks.count(crate::timing::CLOSING),
         opening_ticks: ticks.count(crate::timing::OPENING),
+        fragment_ticks: ticks.count(crate::timing::FRAGMENT),
         warning_ticks: ticks.count(crate::timing::BETWEEN_WARNINGS),
     }
 }
@@ -231,7 +237,8 @@ fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
     loader
         .override_global(global::HASH_KEY, &options.hash_key, true)
         .override_global(global::TIMING, timing, true)
-        .map_max_entries(map::SERVICES, limits.services)
+        // Every VIP has a key of its own as well.
+        .map_max_entries(map::SERVICES, limits.services.saturating_mul(2))
         .map_max_entries(map::SERVICE_TABLE, limits.services)
         .map_max_entries(map::SERVICE_COUNTERS, limits.services)
         .map_max_entries(map::SLOTS, limits.slots.div_ceil(2))
@@ -241,6 +248,7 @@ fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
         .map_max_entries(map::FLOWS_V6, limits.flows)
         .map_max_entries(map::OPENINGS_V4, OPENINGS)
         .map_max_entries(map::OPENINGS_V6, OPENINGS)
+        .map_max_entries(map::FRAGMENTS, FRAGMENTS)
         .map_max_entries(map::PORTS, PORTS);
     for (name, path) in &pins {
         loader.map_pin_path(name, path.as_path());

@@ -259,7 +259,7 @@ services:
     assert_eq!(problems(text).len(), 1, "what is not YAML ends the reading");
     let text = "services:
   - { name: web, port: 99999, protocol: tcp, backends: [10.0.0.300, { address: 10.0.0.1, weight: x }] }
-  - { vip: 192.0.2.10, protocol: udp }
+  - { vip: 192.0.2.10, protocol: sctp }
 hash_key: é
 ";
     let places: Vec<String> = problems(text)

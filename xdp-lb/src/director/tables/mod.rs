@@ -250,6 +250,7 @@ impl Tables {
             .iter()
             .flat_map(|(&id, table)| table.keys.iter().map(move |&key| (key, id)))
             .collect();
+        let (wanted, held) = (with_vips(wanted), with_vips(held));
         for key in held.keys().filter(|key| !wanted.contains_key(key)) {
             maps.remove_key(key)?;
         }
@@ -275,4 +276,11 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// Adds the keys of the mere VIPs, by which packets without ports are known to be ours.
+fn with_vips(mut keys: BTreeMap<ServiceKey, u32>) -> BTreeMap<ServiceKey, u32> {
+    let vips: Vec<_> = keys.keys().map(|key| ServiceKey::of_vip(key.vip)).collect();
+    keys.extend(vips.into_iter().map(|key| (key, ServiceKey::VIP)));
+    keys
 }

@@ -41,7 +41,7 @@ impl Memory {
     /// What a packet would see.
     fn wrote(&mut self) {
         self.writes += 1;
-        for &id in self.keys.values() {
+        for &id in self.keys.values().filter(|&&id| id != ServiceKey::VIP) {
             for slot in self.slots(TableRef::unpack(self.service(id).table)) {
                 for index in [Some(slot.current), slot.moving_from()]
                     .into_iter()
@@ -65,6 +65,12 @@ impl Memory {
             keys,
             backends: backends.filter(|(_, entry)| entry.link != 0).collect(),
         }
+    }
+
+    /// The keys that lead to services.
+    pub(super) fn service_keys(&self) -> BTreeMap<ServiceKey, u32> {
+        let keys = self.keys.iter().filter(|&(_, &id)| id != ServiceKey::VIP);
+        keys.map(|(&key, &id)| (key, id)).collect()
     }
 
     /// The addresses in the table of the service with this key, with their numbers of slots.
