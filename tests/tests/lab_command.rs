@@ -157,8 +157,7 @@ fn the_remains_of_a_killed_keeper_are_noticed_and_removed() -> Result<()> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         Ok((stat.is_empty() || stat.contains(") Z ")).then_some(()))
     })?;
-    assert!(name.dir().exists());
-    // Tests beside this one look at the registry as well, and may be first.
+    // Tests beside this one look at the registry as well, and may have removed it already.
     xtask(&["status"])?;
     assert!(!name.dir().exists());
     check(&["up", "--name", &name.0, "--backends", "1", "--no-director"])?;

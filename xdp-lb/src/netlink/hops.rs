@@ -196,7 +196,10 @@ impl Hops {
             .get(&ifindex)
             .ok_or("reached by an interface without an Ethernet address")?;
         let neighbour = self.neighbours.get(&(ifindex, address));
-        let unanswered = "does not answer";
+        let unanswered = match address {
+            IpAddr::V4(_) => "does not answer ARP",
+            IpAddr::V6(_) => "does not answer neighbour solicitations",
+        };
         let mac = match neighbour {
             None => return Err("being asked for its MAC address".into()),
             Some(Neighbour {
