@@ -64,7 +64,12 @@ pub enum Artifact {
 
 /// Runs cargo with these arguments, and returns what it built. Diagnostics go to stderr.
 pub fn build(arguments: &[&str]) -> Result<Vec<Artifact>> {
-    let mut child = command()
+    build_with(command(), arguments)
+}
+
+/// As [`build`], with a [`command`] that has been told more.
+pub(crate) fn build_with(mut cargo: Command, arguments: &[&str]) -> Result<Vec<Artifact>> {
+    let mut child = cargo
         .args(arguments)
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())

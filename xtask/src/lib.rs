@@ -4,9 +4,11 @@
 pub mod bench;
 pub mod build;
 pub mod cargo;
+mod child;
 pub mod demo;
 pub mod lab;
 pub mod paths;
 pub mod root;
 pub mod setup;
 pub mod test;
+pub mod vm;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::build::{self, Profile};
-use xtask::{bench, demo, lab, root, setup, test};
+use xtask::setup::vm::Update;
+use xtask::{bench, demo, lab, root, setup, test, vm};
 
 /// Work on xdp-lb: set a machine up, build, test.
 #[derive(Parser)]
@@ -29,6 +30,21 @@ enum Task {
     Test {
         /// Parts of test names; all tests when there is none.
         filters: Vec<String>,
+        /// Take a skipped test for an error; the same as CI=true in the environment.
+        #[arg(long)]
+        ci: bool,
+    },
+    /// Run the prog-run tests on other kernels, in virtual machines; x86_64 only. Fetches qemu and
+    /// the kernels at the first time.
+    Vm {
+        /// Parts of test names; all tests when there is none.
+        filters: Vec<String>,
+        /// A kernel: 5.10, 6.1, 6.12 or sid; may be repeated. Without it, the first three.
+        #[arg(long = "kernel", value_name = "KERNEL")]
+        kernels: Vec<String>,
+        /// Look for newer kernels than those in the cache.
+        #[arg(long)]
+        update: bool,
         /// Take a skipped test for an error; the same as CI=true in the environment.
         #[arg(long)]
         ci: bool,
@@ -65,6 +81,23 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Test { filters, ci } => {
             if !test::run(&test::Options { filters, ci })? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Task::Vm {
+            filters,
+            kernels,
+            update,
+            ci,
+        } => {
+            let update = if update { Update::Look } else { Update::Keep };
+            let options = vm::Options {
+                kernels,
+                filters,
+                ci,
+                update,
+            };
+            if !vm::run(&options)? {
                 return Ok(ExitCode::FAILURE);
             }
         }

@@ -7,8 +7,6 @@
 //!
 //! Knows nothing about hosts, addresses or servers.
 
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -18,9 +16,9 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getppid, gettid};
+use nix::unistd::{Pid, gettid};
+
+use crate::child;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -131,9 +129,7 @@ impl Namespace {
     ///
     /// Use a command once: each call adds to what it does between fork and exec.
     pub fn spawn(&self, command: &mut Command) -> Result<Child> {
-        let parent = Pid::this();
-        // SAFETY: the closure makes system calls only; it neither allocates nor takes a lock.
-        unsafe { command.pre_exec(move || die_with(parent)) };
+        child::die_with_parent(command);
         self.run(|| command.spawn()).with_context(|| {
             let program = command.get_program().display();
             format!("cannot start {program} in namespace {}", self.name)
@@ -197,15 +193,4 @@ fn enter() -> Result<()> {
     mount(Some("sysfs"), "/sys", Some("sysfs"), quiet, none).context("cannot mount sysfs")?;
     mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), quiet, none)
         .context("cannot mount a bpffs on /sys/fs/bpf")
-}
-
-/// Between fork and exec: has the kernel kill this process when the thread that forked it ends.
-fn die_with(parent: Pid) -> io::Result<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // The parent may have died before the line above took effect.
-    if getppid() == parent {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::BrokenPipe.into())
-    }
 }

@@ -1,7 +1,8 @@
 //! Debian packages without root: apt with lists and cache of our own, and `dpkg -x` into a folder.
 //!
-//! Sources and keys are the system's. Nothing of the system is written to, and its package lists,
-//! which are empty or stale on many machines, do not matter.
+//! Sources and keys are the system's, or one suite of Debian whatever the system is. Nothing of the
+//! system is written to, and its package lists, which are empty or stale on many machines, do not
+//! matter.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,26 @@ use anyhow::{Context, Result, bail, ensure};
 use super::progress::{self, Step};
 use crate::paths;
 
+/// Where Debian's keys are on a Debian, and on others that have its package of this name.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A suite of Debian on a mirror.
+#[derive(Debug)]
+pub(super) struct Suite {
+    /// `bookworm-security`
+    pub(super) name: &'static str,
+    pub(super) mirror: &'static str,
+    /// As Debian calls it.
+    pub(super) architecture: &'static str,
+}
+
+impl Suite {
+    fn source(&self) -> String {
+        let (name, mirror) = (self.name, self.mirror);
+        format!("deb [signed-by={KEYRING}] {mirror} {name} main\n")
+    }
+}
+
 /// apt, ready to look packages up and download them.
 pub(super) struct Apt {
     config: PathBuf,
@@ -20,25 +41,55 @@ pub(super) struct Apt {
 }
 
 impl Apt {
-    /// Reads the package lists afresh, into the folder `apt` of the cache.
+    /// Reads the lists of the system's sources afresh, into the folder `apt` of the cache.
     pub(super) fn open(cache: &Path) -> Result<Self> {
+        Self::with(cache.join("apt"), None)
+            .context("cannot read Debian's package lists; is the network up, and does /etc/apt name a mirror that answers?")
+    }
+
+    /// Reads the lists of one suite of Debian afresh, into a folder of its own below `apt`; the
+    /// system's sources and what is installed do not matter.
+    pub(super) fn open_suite(cache: &Path, suite: &Suite) -> Result<Self> {
+        ensure!(
+            Path::new(KEYRING).is_file(),
+            "Debian's keys are not in {KEYRING}; on Debian and Ubuntu: apt-get install debian-archive-keyring"
+        );
+        Self::with(cache.join("apt").join(suite.name), Some(suite)).with_context(|| {
+            format!(
+                "cannot read the package list of {} from {}; is the network up?",
+                suite.name, suite.mirror
+            )
+        })
+    }
+
+    fn with(folder: PathBuf, suite: Option<&Suite>) -> Result<Self> {
         for program in ["apt-get", "apt-cache", "dpkg"] {
             ensure!(
                 paths::program(program).is_some(),
                 "this machine has no {program}, so it is not a Debian"
             );
         }
-        let folder = cache.join("apt");
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(part))
                 .with_context(|| format!("cannot make {}/{part}", folder.display()))?;
         }
         let config = folder.join("apt.conf");
-        fs::write(&config, configuration(&folder))?;
+        let mut text = configuration(&folder);
+        if let Some(suite) = suite {
+            text += &only(suite, &folder);
+            fs::write(folder.join("sources.list"), suite.source())?;
+        }
+        fs::write(&config, text)?;
         let apt = Self { config, folder };
-        let step = Step::start("reading Debian's package lists");
-        progress::run(apt.command("apt-get").arg("update"), &apt.log("update"), || ())
-            .context("cannot read Debian's package lists; is the network up, and does /etc/apt name a mirror that answers?")?;
+        let step = Step::start(match suite {
+            Some(suite) => format!("reading the package list of {}", suite.name),
+            None => "reading Debian's package lists".to_owned(),
+        });
+        progress::run(
+            apt.command("apt-get").arg("update"),
+            &apt.log("update"),
+            || (),
+        )?;
         step.done();
         Ok(apt)
     }
@@ -113,6 +164,13 @@ impl Apt {
         Ok(names)
     }
 
+    /// The newest version of a package that the sources have, and the packages that it needs directly.
+    pub(super) fn newest(&self, package: &str) -> Result<Newest> {
+        let shown = self.output("apt-cache", &["show", "--no-all-versions"], &[package])?;
+        Newest::parse(&shown)
+            .with_context(|| format!("apt does not say which version {package} has"))
+    }
+
     /// Downloads these packages and unpacks them into the folder `into`.
     pub(super) fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
         let debs = into.with_extension("debs");
@@ -146,6 +204,54 @@ impl Apt {
         step.done();
         Ok(())
     }
+}
+
+/// What apt knows of a package.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Newest {
+    /// Debian's version: `5.10.262-1`.
+    pub(super) version: String,
+    /// Names, without the versions wanted; of alternatives the first.
+    pub(super) needs: Vec<String>,
+}
+
+impl Newest {
+    /// Reads the first record of what `apt-cache show` prints.
+    fn parse(shown: &str) -> Option<Self> {
+        let field = |name: &str| {
+            shown
+                .lines()
+                .take_while(|line| !line.is_empty())
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        };
+        let needs = field("Depends").unwrap_or_default().split(',');
+        Some(Self {
+            version: field("Version")?.to_owned(),
+            needs: needs
+                .filter_map(|need| need.split_whitespace().next())
+                .map(str::to_owned)
+                .collect(),
+        })
+    }
+}
+
+/// What makes apt know one suite and nothing else.
+fn only(suite: &Suite, folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        r#"Dir::Etc::sourcelist "{folder}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+// An installed package would be a candidate, too.
+Dir::State::status "/dev/null";
+APT::Architecture "{}";
+APT::Architectures {{ "{}"; }};
+// The lists of a suite whose support has ended are not signed anew.
+Acquire::Check-Valid-Until "false";
+"#,
+        suite.architecture, suite.architecture
+    )
 }
 
 /// What makes apt work on `folder` alone.
@@ -218,6 +324,17 @@ mod tests {
             Conf wrk (4.1.0-3+b2 Debian:12.15/oldstable [amd64])\n";
         assert_eq!(to_install(simulated), ["libluajit-5.1-2", "openssl", "wrk"]);
         assert!(to_install("").is_empty());
+    }
+
+    #[test]
+    fn a_record_tells_version_and_needs() {
+        let shown = "Package: linux-image-cloud-amd64\nVersion: 5.10.262-1\n\
+            Depends: linux-image-5.10.0-46-cloud-amd64 (= 5.10.262-1), a | b (>= 2)\nSize: 1\n\n\
+            Package: linux-image-cloud-amd64\nVersion: 5.10.200-1\n";
+        let newest = Newest::parse(shown).unwrap();
+        assert_eq!(newest.version, "5.10.262-1");
+        assert_eq!(newest.needs, ["linux-image-5.10.0-46-cloud-amd64", "a"]);
+        assert_eq!(Newest::parse(""), None);
     }
 
     #[test]

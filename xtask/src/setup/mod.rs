@@ -6,10 +6,12 @@
 
 mod apt;
 mod install;
+pub mod kernels;
 mod linker;
 mod progress;
 pub mod toolchain;
 mod tools;
+pub mod vm;
 
 use std::cell::OnceCell;
 use std::fs::{self, File, TryLockError};
@@ -19,7 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 pub use self::tools::Tools;
-use self::{apt::Apt, toolchain::Toolchain};
+use self::{apt::Apt, toolchain::Toolchain, tools::Occasion};
 use crate::paths;
 
 /// Prefix of temporary folders; what carries it and is older than the lock was left by a crash.
@@ -39,7 +41,9 @@ impl Setup {
     fn check(cache: &Path) -> Option<Self> {
         let tools = Tools::in_cache(cache);
         let toolchain = install::check()?;
-        tools.complete().then_some(Self { toolchain, tools })
+        tools
+            .complete(Occasion::Setup)
+            .then_some(Self { toolchain, tools })
     }
 
     /// Prints what is where.
@@ -50,7 +54,7 @@ impl Setup {
             self.toolchain.way
         );
         println!("BPF linker    {}", self.toolchain.linker.display());
-        for (program, path) in self.tools.all() {
+        for (program, path) in self.tools.all(Occasion::Setup) {
             println!("{program:<13} {}", path.unwrap_or_default().display());
         }
     }
@@ -62,29 +66,21 @@ pub fn run() -> Result<Setup> {
     if let Some(setup) = Setup::check(&cache) {
         return Ok(setup);
     }
-    fs::create_dir_all(&cache)
-        .with_context(|| format!("cannot make the cache folder {}", cache.display()))?;
-    let _lock = lock(&cache)?;
+    let workshop = Workshop::enter(&cache)?;
     // Another setup may have done it while we waited.
     if let Some(setup) = Setup::check(&cache) {
         return Ok(setup);
     }
-    eprintln!("setting up in {}", cache.display());
-    remove_leftovers(&cache)?;
-    let workshop = Workshop {
-        cache: cache.clone(),
-        apt: OnceCell::new(),
-    };
+    workshop.begin()?;
     let toolchain = match install::check() {
         Some(toolchain) => toolchain,
         None => install::install(&workshop)?,
     };
     let tools = Tools::in_cache(&cache);
-    tools.install(&workshop)?;
+    tools.install(&workshop, Occasion::Setup)?;
     Ok(Setup { toolchain, tools })
 }
 
-/// Waits until no other setup works on this cache.
 fn lock(cache: &Path) -> Result<File> {
     let path = cache.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -130,11 +126,29 @@ fn replace_file(path: &Path, text: &str) -> Result<()> {
 /// Where things are made; there is one while a setup holds the lock.
 struct Workshop {
     cache: PathBuf,
+    _lock: File,
     /// Opened when the first package is needed: that takes seconds and the network.
     apt: OnceCell<Apt>,
 }
 
 impl Workshop {
+    /// Waits until no other setup works on this cache.
+    fn enter(cache: &Path) -> Result<Self> {
+        fs::create_dir_all(cache)
+            .with_context(|| format!("cannot make the cache folder {}", cache.display()))?;
+        Ok(Self {
+            cache: cache.to_owned(),
+            _lock: lock(cache)?,
+            apt: OnceCell::new(),
+        })
+    }
+
+    /// To be called before the first thing is made.
+    fn begin(&self) -> Result<()> {
+        eprintln!("setting up in {}", self.cache.display());
+        remove_leftovers(&self.cache)
+    }
+
     fn apt(&self) -> Result<&Apt> {
         if self.apt.get().is_none() {
             // It was empty, so this cannot fail.

@@ -7,17 +7,48 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::toolchain::RECIPE;
 use super::{Workshop, apt};
 use crate::paths;
 
+/// Version of how programs are installed; it is part of their folder's name. Count it up as
+/// [`toolchain::RECIPE`](super::toolchain::RECIPE).
+const RECIPE: u32 = 2;
+/// Where the starters of a package are. No package has a folder of this name.
+const STARTERS: &str = "starters";
+
+/// What programs are needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// Lab, tests and demo: `cargo xtask setup` brings them.
+    Setup,
+    /// Virtual machines. They are large, so `cargo xtask vm` alone brings them.
+    Vm,
+}
+
 /// The programs needed, by the Debian package that has them.
-const NEEDED: &[(&str, &[&str])] = &[
-    ("iproute2", &["ip", "bridge"]),
-    ("ethtool", &["ethtool"]),
-    ("nginx", &["nginx"]),
-    ("wrk", &["wrk"]),
+const NEEDED: &[(Occasion, &str, &[&str])] = &[
+    (Occasion::Setup, "iproute2", &["ip", "bridge"]),
+    (Occasion::Setup, "ethtool", &["ethtool"]),
+    (Occasion::Setup, "nginx", &["nginx"]),
+    (Occasion::Setup, "wrk", &["wrk"]),
+    (Occasion::Vm, "qemu-system-x86", &["qemu-system-x86_64"]),
 ];
+
+fn needed(occasion: Occasion) -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    NEEDED
+        .iter()
+        .filter(move |(on, ..)| *on == occasion)
+        .map(|(_, package, programs)| (*package, *programs))
+}
+
+/// A program that can be copied.
+#[derive(Clone, Debug)]
+pub(crate) struct Executable {
+    /// The program itself.
+    pub(crate) file: PathBuf,
+    /// Folders of libraries to look into before the system's.
+    pub(crate) libraries: Vec<PathBuf>,
+}
 
 /// Where programs are.
 #[derive(Clone, Debug)]
@@ -42,12 +73,37 @@ impl Tools {
     /// libraries of its own, so that it can be handed to `ip netns exec`, to sudo or to a script.
     pub fn path(&self, program: &str) -> Option<PathBuf> {
         paths::program(program).or_else(|| {
-            let (package, _) = NEEDED
-                .iter()
-                .find(|(_, programs)| programs.contains(&program))?;
-            let starter = self.folder.join(package).join("bin").join(program);
+            let starter = self.place(program)?.join(STARTERS).join(program);
             starter.is_file().then_some(starter)
         })
+    }
+
+    /// Where qemu is.
+    pub(crate) fn qemu(&self) -> Result<PathBuf> {
+        let path = self.path("qemu-system-x86_64");
+        path.context("qemu-system-x86_64 is not on this machine; `cargo xtask vm` brings it")
+    }
+
+    /// The file that a program is, and where its libraries are beside the system's: what has to be
+    /// copied to run it elsewhere.
+    pub(crate) fn executable(&self, program: &str) -> Option<Executable> {
+        if let Some(file) = paths::program(program) {
+            let libraries = Vec::new();
+            return Some(Executable { file, libraries });
+        }
+        let place = self.place(program)?;
+        Some(Executable {
+            file: place.join(inside(&place, program)?),
+            libraries: libraries(&place).ok()?,
+        })
+    }
+
+    /// The folder in the cache for the package that has a program.
+    fn place(&self, program: &str) -> Option<PathBuf> {
+        let (_, package, _) = NEEDED
+            .iter()
+            .find(|(.., programs)| programs.contains(&program))?;
+        Some(self.folder.join(package))
     }
 
     /// A command that runs a program.
@@ -59,8 +115,11 @@ impl Tools {
     }
 
     /// Every program needed, and where it is.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, Option<PathBuf>)> {
-        let programs = NEEDED.iter().flat_map(|(_, programs)| programs.iter());
+    pub(super) fn all(
+        &self,
+        occasion: Occasion,
+    ) -> impl Iterator<Item = (&'static str, Option<PathBuf>)> {
+        let programs = needed(occasion).flat_map(|(_, programs)| programs);
         programs.map(|program| (*program, self.path(program)))
     }
 
@@ -69,13 +128,13 @@ impl Tools {
     }
 
     /// Says whether all programs needed are there.
-    pub(super) fn complete(&self) -> bool {
-        NEEDED.iter().all(|(_, programs)| !self.lacks(programs))
+    pub(super) fn complete(&self, occasion: Occasion) -> bool {
+        needed(occasion).all(|(_, programs)| !self.lacks(programs))
     }
 
     /// Gets the programs that are not there.
-    pub(super) fn install(&self, workshop: &Workshop) -> Result<()> {
-        for (package, programs) in NEEDED {
+    pub(super) fn install(&self, workshop: &Workshop, occasion: Occasion) -> Result<()> {
+        for (package, programs) in needed(occasion) {
             if self.lacks(programs) {
                 install(workshop, package, programs).with_context(|| {
                     format!(
@@ -104,7 +163,7 @@ fn install(workshop: &Workshop, package: &str, programs: &[&str]) -> Result<()> 
             packages.push(package.to_owned());
         }
         apt.unpack(&packages, folder)?;
-        fs::create_dir_all(folder.join("bin"))?;
+        fs::create_dir_all(folder.join(STARTERS))?;
         for program in programs {
             write_starter(folder, &place, program)?;
         }
@@ -113,24 +172,35 @@ fn install(workshop: &Workshop, package: &str, programs: &[&str]) -> Result<()> 
     Ok(())
 }
 
-/// Writes `bin/PROGRAM` into `folder`, which is going to be `place`.
+/// Writes the starter of a program into `folder`, which is going to be `place`.
 fn write_starter(folder: &Path, place: &Path, program: &str) -> Result<()> {
+    let inside =
+        inside(folder, program).with_context(|| format!("the package has no {program}"))?;
+    let starter = folder.join(STARTERS).join(program);
+    let script = starter_script(&place.join(inside), &libraries(place)?)?;
+    fs::write(&starter, script)?;
+    fs::set_permissions(&starter, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Where a program is below the folder that its package was unpacked into. A link would lead
+/// to where the package's files are not: Debian 12 has `/sbin/ip -> /bin/ip`.
+fn inside(folder: &Path, program: &str) -> Option<PathBuf> {
     let mut candidates = ["usr/sbin", "usr/bin", "sbin", "bin"]
         .iter()
         .map(|part| Path::new(part).join(program));
-    let inside = candidates
-        .find(|path| folder.join(path).is_file())
-        .with_context(|| format!("the package has no {program}"))?;
-    let libraries: Vec<PathBuf> = [
+    candidates.find(|path| {
+        fs::symlink_metadata(folder.join(path)).is_ok_and(|metadata| metadata.is_file())
+    })
+}
+
+/// Where the libraries of a package are that was unpacked into the folder `place`.
+fn libraries(place: &Path) -> Result<Vec<PathBuf>> {
+    Ok(vec![
         apt::library_folder(place)?,
         place.join("usr/lib"),
         place.join("lib"),
-    ]
-    .into();
-    let starter = folder.join("bin").join(program);
-    fs::write(&starter, starter_script(&place.join(inside), &libraries)?)?;
-    fs::set_permissions(&starter, fs::Permissions::from_mode(0o755))?;
-    Ok(())
+    ])
 }
 
 fn starter_script(program: &Path, libraries: &[PathBuf]) -> Result<String> {

@@ -92,8 +92,7 @@ fn report(totals: &Totals, options: &Options) -> bool {
             options.filters
         );
     }
-    let ci = options.ci || env::var("CI").is_ok_and(|value| value == "true" || value == "1");
-    let skip_error = ci && !totals.skipped.is_empty();
+    let skip_error = in_ci(options.ci) && !totals.skipped.is_empty();
     if skip_error {
         println!("a skipped test is an error in CI");
     }
@@ -101,7 +100,12 @@ fn report(totals: &Totals, options: &Options) -> bool {
     totals.failed.is_empty() && !skip_error && !none
 }
 
-fn heading(text: &str) {
+/// Says whether a skipped test is an error: when asked to, or where the environment says so.
+pub(crate) fn in_ci(asked: bool) -> bool {
+    asked || env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+}
+
+pub(crate) fn heading(text: &str) {
     println!("\n=== {text} ===");
 }
 
@@ -191,7 +195,8 @@ fn watch(command: &mut Command, name: &str) -> Result<Totals> {
     Ok(totals)
 }
 
-fn lines(child: &mut Child) -> Result<Receiver<String>> {
+/// The lines of a program's output, as it writes them.
+pub(crate) fn lines(child: &mut Child) -> Result<Receiver<String>> {
     let output = child
         .stdout
         .take()

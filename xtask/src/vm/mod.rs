@@ -1,0 +1,250 @@
+//! `cargo xtask vm`: the prog-run tests on other kernels, in virtual machines.
+//!
+//! qemu emulates the processor in software, which works on every machine and needs no root. Tests run
+//! some fifty times slower than on the machine itself.
+
+mod cpio;
+mod initramfs;
+mod machine;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use self::initramfs::Contents;
+use self::machine::{End, Machine};
+use crate::cargo::{self, Artifact};
+use crate::setup::kernels::{self, Unpacked};
+use crate::setup::{
+    self,
+    vm::{Update, Vm},
+};
+use crate::test::{
+    self,
+    libtest::{Reader, Totals},
+};
+
+/// The test program that runs in the machines.
+const TESTS: &str = "prog_run";
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What to test, and on what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Names of kernels; the usual ones when empty.
+    pub kernels: Vec<String>,
+    /// Parts of names; all tests when empty.
+    pub filters: Vec<String>,
+    /// A skipped test is an error.
+    pub ci: bool,
+    /// Whether to look for newer kernels.
+    pub update: Update,
+}
+
+/// Runs the tests on each kernel and prints the totals last; returns whether all is well.
+pub fn run(options: &Options) -> Result<bool> {
+    let chosen = kernels::choose(&options.kernels)?;
+    let vm = setup::vm::run(&chosen, options.update)?;
+    setup::run()?;
+    let program = build()?;
+    let mut totals = Totals::default();
+    let mut well = true;
+    for kernel in &vm.kernels {
+        test::heading(&format!(
+            "kernel {} ({})",
+            kernel.kernel.name, kernel.version
+        ));
+        if kernel.is_old() {
+            println!("fetched long ago; `cargo xtask vm --update` looks for a newer one");
+        }
+        let started = Instant::now();
+        let here = on_kernel(&vm, kernel, &program, &options.filters)?;
+        let time = started.elapsed().as_secs_f32();
+        println!("kernel {}: {here} in {time:.0} s", kernel.kernel.name);
+        // A kernel on which nothing ran proves nothing, whatever the others did.
+        well &= ran(&here) > 0;
+        totals += named(here, kernel.kernel.name);
+    }
+    Ok(report(&totals, options) && well)
+}
+
+/// Builds the test program so that it needs no libraries, in a folder of its own; returns its path.
+fn build() -> Result<PathBuf> {
+    eprintln!("building the tests without shared libraries …");
+    let mut command = cargo::command();
+    command
+        // The target makes cargo keep these flags from build scripts and macros.
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        // The file system is in memory. Names of functions stay, for backtraces.
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        .env("CARGO_PROFILE_DEV_STRIP", "debuginfo");
+    let artifacts = cargo::build_with(
+        command,
+        &[
+            "build",
+            "--locked",
+            "--package",
+            "xdp-lb-tests",
+            "--test",
+            TESTS,
+            "--target",
+            TARGET,
+        ],
+    )?;
+    let program = artifacts.into_iter().find_map(|artifact| match artifact {
+        Artifact::Test { name, path, .. } if name == TESTS => Some(path),
+        _ => None,
+    });
+    program.with_context(|| format!("cargo does not say where {TESTS} is"))
+}
+
+/// Runs the tests in a machine with this kernel.
+fn on_kernel(vm: &Vm, kernel: &Unpacked, program: &Path, filters: &[String]) -> Result<Totals> {
+    // TARGET/debug/deps/PROGRAM
+    let target = program.ancestors().nth(3).unwrap_or(program);
+    let folder = target.join("vm");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let name = kernel.kernel.name;
+    let initramfs = folder.join(format!("{name}.cpio"));
+    // One at a time: then the test is known at which a machine dies.
+    let mut arguments = vec!["--test-threads=1".to_owned(), "--show-output".to_owned()];
+    arguments.extend(filters.iter().cloned());
+    let contents = Contents {
+        program,
+        arguments,
+        busybox: &vm.busybox,
+        modules: kernel.modules()?,
+        tools: &vm.tools,
+    };
+    contents.write(&initramfs)?;
+    let machine = Machine {
+        qemu: vm.tools.qemu()?,
+        image: kernel.image(),
+        initramfs: &initramfs,
+        console: &folder.join(format!("{name}.console.log")),
+    };
+    let mut reader = Reader::default();
+    let end = machine.run(|line| {
+        if let Some(text) = reader.line(line) {
+            println!("{text}");
+        }
+    })?;
+    Ok(judge(reader.finish(), &end, &machine))
+}
+
+/// Adds what the tests themselves do not tell: that the machine died, or they did.
+fn judge(mut totals: Totals, end: &End, machine: &Machine<'_>) -> Totals {
+    let failure = match end {
+        End::Exit(0) => return totals,
+        // Then there is a list of failed tests.
+        End::Exit(_) if !totals.failed.is_empty() => return totals,
+        End::Exit(code) => format!("{TESTS} ended with {code} and without a failed test"),
+        End::NotUp(why) => why.clone(),
+        End::Died { why, line } if line.is_empty() => why.clone(),
+        End::Died { why, line } => format!("{why}; the last line: {line}"),
+    };
+    println!(
+        "{failure}\nthe kernel's last words, all of them in {}:\n{}",
+        machine.console.display(),
+        machine.last_words()
+    );
+    totals.failed.push(failure);
+    totals
+}
+
+fn ran(totals: &Totals) -> usize {
+    totals.passed + totals.failed.len() + totals.skipped.len()
+}
+
+/// Puts the kernel's name in front of the tests' names.
+fn named(totals: Totals, kernel: &str) -> Totals {
+    let name = |test: String| format!("kernel {kernel}: {test}");
+    Totals {
+        failed: totals.failed.into_iter().map(name).collect(),
+        skipped: totals
+            .skipped
+            .into_iter()
+            .map(|(test, reason)| (name(test), reason))
+            .collect(),
+        ..totals
+    }
+}
+
+/// Prints the totals, the closing line last; returns whether all is well.
+fn report(totals: &Totals, options: &Options) -> bool {
+    test::heading("totals");
+    for (test, reason) in &totals.skipped {
+        println!("skipped: {test}: {reason}");
+    }
+    for failure in &totals.failed {
+        println!("failed: {failure}");
+    }
+    if !totals.failed.is_empty() {
+        println!("repeat one with: cargo xtask vm --kernel KERNEL TEST");
+    }
+    if ran(totals) == 0 {
+        println!(
+            "no test was run; is {:?} part of a test's name?",
+            options.filters
+        );
+    }
+    let skip_error = test::in_ci(options.ci) && !totals.skipped.is_empty();
+    if skip_error {
+        println!("a skipped test is an error in CI");
+    }
+    println!("{totals}");
+    totals.failed.is_empty() && !skip_error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine<'static> {
+        Machine {
+            qemu: "/nonexistent/qemu".into(),
+            image: "/nonexistent/vmlinuz".into(),
+            initramfs: Path::new("/nonexistent/cpio"),
+            console: Path::new("/nonexistent/log"),
+        }
+    }
+
+    fn failed(totals: &[&str], end: &End) -> Vec<String> {
+        let totals = Totals {
+            failed: totals.iter().map(|&name| name.to_owned()).collect(),
+            ..Totals::default()
+        };
+        judge(totals, end, &machine()).failed
+    }
+
+    #[test]
+    fn an_end_that_no_failed_test_explains_is_a_failure() {
+        assert!(failed(&[], &End::Exit(0)).is_empty());
+        assert_eq!(failed(&["a"], &End::Exit(101)), ["a"]);
+        assert_eq!(failed(&[], &End::Exit(139)).len(), 1);
+        assert_eq!(failed(&[], &End::NotUp("no".to_owned())), ["no"]);
+        let (why, line) = ("gone".to_owned(), "test a ... ".to_owned());
+        let died = failed(&["b"], &End::Died { why, line });
+        assert_eq!(died, ["b", "gone; the last line: test a ... "]);
+    }
+
+    #[test]
+    fn tests_are_named_after_their_kernel() {
+        let totals = Totals {
+            passed: 3,
+            failed: vec!["a".to_owned()],
+            skipped: vec![("b".to_owned(), "why".to_owned())],
+            ignored: 1,
+        };
+        let named = named(totals, "6.1");
+        assert_eq!(named.failed, ["kernel 6.1: a"]);
+        assert_eq!(
+            named.skipped,
+            [("kernel 6.1: b".to_owned(), "why".to_owned())]
+        );
+        assert_eq!(named.to_string(), "3 passed, 1 failed, 1 skipped");
+    }
+}
