@@ -11,27 +11,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::progress::{self, Step};
+use super::suite::{self, KEYRING, Newest, Suite};
 use crate::paths;
-
-/// Where Debian's keys are on a Debian, and on others that have its package of this name.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
-/// A suite of Debian on a mirror.
-#[derive(Debug)]
-pub(super) struct Suite {
-    /// `bookworm-security`
-    pub(super) name: &'static str,
-    pub(super) mirror: &'static str,
-    /// As Debian calls it.
-    pub(super) architecture: &'static str,
-}
-
-impl Suite {
-    fn source(&self) -> String {
-        let (name, mirror) = (self.name, self.mirror);
-        format!("deb [signed-by={KEYRING}] {mirror} {name} main\n")
-    }
-}
 
 /// apt, ready to look packages up and download them.
 pub(super) struct Apt {
@@ -76,7 +57,7 @@ impl Apt {
         let config = folder.join("apt.conf");
         let mut text = configuration(&folder);
         if let Some(suite) = suite {
-            text += &only(suite, &folder);
+            text += &suite::only(suite, &folder);
             fs::write(folder.join("sources.list"), suite.source())?;
         }
         fs::write(&config, text)?;
@@ -206,54 +187,6 @@ impl Apt {
     }
 }
 
-/// What apt knows of a package.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Newest {
-    /// Debian's version: `5.10.262-1`.
-    pub(super) version: String,
-    /// Names, without the versions wanted; of alternatives the first.
-    pub(super) needs: Vec<String>,
-}
-
-impl Newest {
-    /// Reads the first record of what `apt-cache show` prints.
-    fn parse(shown: &str) -> Option<Self> {
-        let field = |name: &str| {
-            shown
-                .lines()
-                .take_while(|line| !line.is_empty())
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-        };
-        let needs = field("Depends").unwrap_or_default().split(',');
-        Some(Self {
-            version: field("Version")?.to_owned(),
-            needs: needs
-                .filter_map(|need| need.split_whitespace().next())
-                .map(str::to_owned)
-                .collect(),
-        })
-    }
-}
-
-/// What makes apt know one suite and nothing else.
-fn only(suite: &Suite, folder: &Path) -> String {
-    let folder = folder.display();
-    format!(
-        r#"Dir::Etc::sourcelist "{folder}/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::preferences "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-// An installed package would be a candidate, too.
-Dir::State::status "/dev/null";
-APT::Architecture "{}";
-APT::Architectures {{ "{}"; }};
-// The lists of a suite whose support has ended are not signed anew.
-Acquire::Check-Valid-Until "false";
-"#,
-        suite.architecture, suite.architecture
-    )
-}
-
 /// What makes apt work on `folder` alone.
 fn configuration(folder: &Path) -> String {
     let folder = folder.display();
@@ -301,14 +234,18 @@ fn folder_size(folder: &Path) -> u64 {
         .sum()
 }
 
-/// The folder below an unpacked system that holds shared libraries, by Debian's name for this machine.
+/// The folder below an unpacked system that holds shared libraries.
 pub(super) fn library_folder(root: &Path) -> Result<PathBuf> {
-    let triplet = match std::env::consts::ARCH {
-        "x86_64" => "x86_64-linux-gnu",
-        "aarch64" => "aarch64-linux-gnu",
+    Ok(root.join("usr/lib").join(triplet()?))
+}
+
+/// Debian's name for this machine, which its folders of libraries have.
+pub(super) fn triplet() -> Result<&'static str> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("x86_64-linux-gnu"),
+        "aarch64" => Ok("aarch64-linux-gnu"),
         other => bail!("Debian's packages are taken on x86_64 and aarch64 only, not on {other}"),
-    };
-    Ok(root.join("usr/lib").join(triplet))
+    }
 }
 
 #[cfg(test)]
@@ -324,17 +261,6 @@ mod tests {
             Conf wrk (4.1.0-3+b2 Debian:12.15/oldstable [amd64])\n";
         assert_eq!(to_install(simulated), ["libluajit-5.1-2", "openssl", "wrk"]);
         assert!(to_install("").is_empty());
-    }
-
-    #[test]
-    fn a_record_tells_version_and_needs() {
-        let shown = "Package: linux-image-cloud-amd64\nVersion: 5.10.262-1\n\
-            Depends: linux-image-5.10.0-46-cloud-amd64 (= 5.10.262-1), a | b (>= 2)\nSize: 1\n\n\
-            Package: linux-image-cloud-amd64\nVersion: 5.10.200-1\n";
-        let newest = Newest::parse(shown).unwrap();
-        assert_eq!(newest.version, "5.10.262-1");
-        assert_eq!(newest.needs, ["linux-image-5.10.0-46-cloud-amd64", "a"]);
-        assert_eq!(Newest::parse(""), None);
     }
 
     #[test]

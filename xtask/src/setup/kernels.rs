@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::apt::{Apt, Suite};
+use super::apt::Apt;
+use super::suite::Suite;
 use super::toolchain::RECIPE;
 use super::{Workshop, remove_folder};
 

@@ -9,6 +9,7 @@ mod install;
 pub mod kernels;
 mod linker;
 mod progress;
+mod suite;
 pub mod toolchain;
 mod tools;
 pub mod vm;

@@ -196,11 +196,14 @@ fn inside(folder: &Path, program: &str) -> Option<PathBuf> {
 
 /// Where the libraries of a package are that was unpacked into the folder `place`.
 fn libraries(place: &Path) -> Result<Vec<PathBuf>> {
-    Ok(vec![
-        apt::library_folder(place)?,
-        place.join("usr/lib"),
-        place.join("lib"),
-    ])
+    let triplet = apt::triplet()?;
+    // Before Debian 13 some packages have not moved to `usr`.
+    let folders = ["usr/lib", "lib"].map(|part| place.join(part));
+    Ok(folders
+        .iter()
+        .map(|folder| folder.join(triplet))
+        .chain(folders.iter().cloned())
+        .collect())
 }
 
 fn starter_script(program: &Path, libraries: &[PathBuf]) -> Result<String> {

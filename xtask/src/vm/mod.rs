@@ -146,11 +146,12 @@ fn judge(mut totals: Totals, end: &End, machine: &Machine<'_>) -> Totals {
         End::Died { why, line } if line.is_empty() => why.clone(),
         End::Died { why, line } => format!("{why}; the last line: {line}"),
     };
-    println!(
-        "{failure}\nthe kernel's last words, all of them in {}:\n{}",
-        machine.console.display(),
-        machine.last_words()
-    );
+    println!("{failure}");
+    let words = machine.last_words();
+    if !words.is_empty() {
+        let console = machine.console.display();
+        println!("the kernel's last words, all of them in {console}:\n{words}");
+    }
     totals.failed.push(failure);
     totals
 }
