@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::build::{self, Profile};
-use xtask::setup::vm::Update;
+use xtask::setup::{kernels, vm::Update};
 use xtask::{bench, demo, lab, root, setup, test, vm};
 
 /// Work on xdp-lb: set a machine up, build, test.
@@ -39,8 +39,8 @@ enum Task {
     Vm {
         /// Parts of test names; all tests when there is none.
         filters: Vec<String>,
-        /// A kernel: 5.10, 6.1, 6.12 or sid; may be repeated. Without it, the first three.
-        #[arg(long = "kernel", value_name = "KERNEL")]
+        /// A kernel; may be repeated. Without it, all but the one of sid.
+        #[arg(long = "kernel", value_name = "KERNEL", value_parser = kernels::names())]
         kernels: Vec<String>,
         /// Look for newer kernels than those in the cache.
         #[arg(long)]

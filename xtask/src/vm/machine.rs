@@ -21,7 +21,7 @@ pub(super) const EXIT: &str = "xdp-lb-vm: exit ";
 /// How long a kernel may take to come up. It takes a few seconds; a busy machine takes longer.
 const COMING_UP: Duration = Duration::from_secs(40);
 /// How long all of it may take.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1200);
 /// How often a kernel that does not come up is started again: under emulation one boot in ten of
 /// Debian's 6.12 dies early.
 const ATTEMPTS: usize = 3;
@@ -84,11 +84,11 @@ impl Machine<'_> {
         let end = follow(&running.lines, Instant::now(), take);
         running.kill();
         Ok(match end {
-            // What was read in the meantime has no end of line.
-            End::Died { why, line } if line.is_empty() => {
-                let line = running.lines.try_iter().last().unwrap_or_default();
-                End::Died { why, line }
-            }
+            // The name of the test that was running had no end of line until now.
+            End::Died { why, .. } => End::Died {
+                why,
+                line: running.lines.iter().last().unwrap_or_default(),
+            },
             end => end,
         })
     }
