@@ -3,6 +3,7 @@
 //! The kernel's console goes to a file. The tests have the second serial port, which is relayed line
 //! by line, between two marks that the machine's first script prints.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -30,8 +31,8 @@ const TAIL_LINES: usize = 15;
 
 /// What to start.
 pub(super) struct Machine<'a> {
-    /// A command that runs qemu.
-    pub(super) qemu: PathBuf,
+    /// The words of a command that runs qemu.
+    pub(super) qemu: Vec<OsString>,
     /// The kernel.
     pub(super) image: PathBuf,
     /// Its file system.
@@ -77,25 +78,27 @@ impl Machine<'_> {
     }
 
     fn boot(&self, take: &mut impl FnMut(&str)) -> Result<End> {
-        // qemu would not make the folder, and an old console would mislead.
+        // An old console would mislead.
         File::create(self.console)
             .with_context(|| format!("cannot write {}", self.console.display()))?;
-        let mut running = Running::start(&mut self.command())?;
+        let mut running = Running::start(&mut self.command()?)?;
         let end = follow(&running.lines, Instant::now(), take);
         running.kill();
         Ok(match end {
-            // The name of the test that was running had no end of line until now.
-            End::Died { why, .. } => End::Died {
+            // The name of the test that was running may have had no end of line until now.
+            End::Died { why, line } => End::Died {
                 why,
-                line: running.lines.iter().last().unwrap_or_default(),
+                line: running.lines.iter().last().unwrap_or(line),
             },
             end => end,
         })
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.qemu);
+    fn command(&self) -> Result<Command> {
+        let (program, words) = self.qemu.split_first().context("no command for qemu")?;
+        let mut command = Command::new(program);
         command
+            .args(words)
             .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
             .args(["-smp", "2", "-m", "512"])
             .args(["-nodefaults", "-no-reboot", "-display", "none"])
@@ -108,7 +111,7 @@ impl Machine<'_> {
             .arg(self.initramfs)
             // A kernel that panics reboots at once, which ends qemu.
             .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
-        command
+        Ok(command)
     }
 }
 
@@ -160,6 +163,7 @@ impl<'a> Mark<'a> {
 /// Hands lines on until the second mark, the end of the machine or that of its time.
 fn follow(lines: &Receiver<String>, started: Instant, take: &mut impl FnMut(&str)) -> End {
     let mut up = false;
+    let mut last = String::new();
     loop {
         let limit = if up { LIMIT } else { COMING_UP };
         let left = limit.saturating_sub(started.elapsed());
@@ -174,7 +178,10 @@ fn follow(lines: &Receiver<String>, started: Instant, take: &mut impl FnMut(&str
                         println!("Linux {release} came up in {time:.1} s");
                     }
                     Some(Mark::Exit(code)) => return End::Exit(code),
-                    None if up => take(line),
+                    None if up => {
+                        take(line);
+                        line.clone_into(&mut last);
+                    }
                     None => {}
                 }
                 continue;
@@ -190,9 +197,8 @@ fn follow(lines: &Receiver<String>, started: Instant, take: &mut impl FnMut(&str
             }
             Err(RecvTimeoutError::Disconnected) => "the machine ended before it came up".to_owned(),
         };
-        let line = String::new();
         return if up {
-            End::Died { why, line }
+            End::Died { why, line: last }
         } else {
             End::NotUp(why)
         };
@@ -232,6 +238,50 @@ mod tests {
         ]);
         assert_eq!(taken, ["test a ... ok", ""]);
         assert_eq!(end, End::Exit(101));
+    }
+
+    /// Runs a shell script in the place of qemu, with `$0` for a file of its own.
+    fn run_script(name: &str, script: &str) -> (Vec<String>, End) {
+        let folder = std::env::temp_dir().join(format!("xtask-vm-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let own = folder.join("own").into_os_string();
+        let machine = Machine {
+            qemu: vec!["sh".into(), "-c".into(), script.into(), own],
+            image: "vmlinuz".into(),
+            initramfs: Path::new("cpio"),
+            console: &folder.join("console"),
+        };
+        let mut taken = Vec::new();
+        let end = machine.run(|line| taken.push(line.to_owned())).unwrap();
+        fs::remove_dir_all(folder).unwrap();
+        (taken, end)
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_come_up_is_started_again() {
+        let (taken, end) = run_script(
+            "again",
+            "echo x >>\"$0\"; [ $(wc -l <\"$0\") -lt 3 ] && exit 1\n\
+             echo 'xdp-lb-vm: begin 6.12'; echo 'test a ... ok'; echo 'xdp-lb-vm: exit 0'\n",
+        );
+        assert_eq!(
+            (taken, end),
+            (vec!["test a ... ok".to_owned()], End::Exit(0))
+        );
+        let (taken, end) = run_script("never", "exit 1\n");
+        assert!(taken.is_empty() && matches!(end, End::NotUp(_)), "{end:?}");
+    }
+
+    #[test]
+    fn a_machine_that_dies_names_the_test_that_was_running() {
+        let (_, end) = run_script(
+            "dies",
+            "echo 'xdp-lb-vm: begin 6.12'; printf 'test a::b ... '\n",
+        );
+        assert!(
+            matches!(&end, End::Died { line, .. } if line == "test a::b ... "),
+            "{end:?}"
+        );
     }
 
     #[test]

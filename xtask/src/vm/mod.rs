@@ -121,7 +121,7 @@ fn on_kernel(vm: &Vm, kernel: &Unpacked, program: &Path, filters: &[String]) -> 
     };
     contents.write(&initramfs)?;
     let machine = Machine {
-        qemu: vm.tools.qemu()?,
+        qemu: vec![vm.tools.qemu()?.into()],
         image: kernel.image(),
         initramfs: &initramfs,
         console: &folder.join(format!("{name}.console.log")),
@@ -206,7 +206,7 @@ mod tests {
 
     fn machine() -> Machine<'static> {
         Machine {
-            qemu: "/nonexistent/qemu".into(),
+            qemu: Vec::new(),
             image: "/nonexistent/vmlinuz".into(),
             initramfs: Path::new("/nonexistent/cpio"),
             console: Path::new("/nonexistent/log"),
