@@ -235,6 +235,20 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_found_where_its_package_has_it_and_not_where_a_link_leads() {
+        let folder = std::env::temp_dir().join(format!("xtask-tools-{}", std::process::id()));
+        for part in ["bin", "sbin", STARTERS] {
+            fs::create_dir_all(folder.join(part)).unwrap();
+        }
+        std::os::unix::fs::symlink("/bin/sh", folder.join("sbin/ip")).unwrap();
+        fs::write(folder.join("bin/ip"), "").unwrap();
+        fs::write(folder.join(STARTERS).join("ip"), "").unwrap();
+        assert_eq!(inside(&folder, "ip"), Some("bin/ip".into()));
+        assert_eq!(inside(&folder, "bridge"), None);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
     fn a_program_that_is_nowhere_is_an_error_that_names_setup() {
         let tools = Tools::in_cache(Path::new("/nonexistent"));
         let error = tools.command("no-such-program").unwrap_err().to_string();
