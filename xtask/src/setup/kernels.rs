@@ -97,7 +97,7 @@ impl Kernel {
         let name = format!("{}/{}", self.folder_name(), newest.version);
         let folder = workshop.make(&name, |folder| {
             let whole = folder.join("package");
-            apt.unpack(&[image], &whole)?;
+            apt.unpack(&parts(&apt, &image)?, &whole)?;
             keep(&whole, folder)?;
             remove_folder(&whole)
         })?;
@@ -151,6 +151,14 @@ fn is_module(file_name: &str, module: &str) -> bool {
     file_name
         .strip_prefix(module)
         .is_some_and(|rest| rest == ".ko" || rest == ".ko.xz")
+}
+
+/// The packages that a kernel consists of: one, or several for image and modules since Debian 14.
+fn parts(apt: &Apt, image: &str) -> Result<Vec<String>> {
+    let release = image.strip_prefix("linux-image").unwrap_or(image);
+    let mut packages = apt.closure(&[image])?;
+    packages.retain(|name| name.starts_with("linux-") && name.ends_with(release));
+    Ok(packages)
 }
 
 /// Moves the few files that a test needs from an unpacked package into `folder`.
