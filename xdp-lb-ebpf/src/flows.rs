@@ -75,7 +75,7 @@ pub(crate) fn continued<A: Tracked>(
 }
 
 /// The backend of a flow that a SYN came for, while the flow is still open. One that has ended is
-/// forgotten, since the SYN begins another.
+/// forgotten, and its opening with it, since the SYN begins another.
 #[inline(always)]
 pub(crate) fn still_open<A: Tracked>(flow: &FlowKey<A>, idle_ticks: u32) -> Option<BackendRef> {
     let entry = A::flows().get_ptr(flow)?;
@@ -89,8 +89,9 @@ pub(crate) fn still_open<A: Tracked>(flow: &FlowKey<A>, idle_ticks: u32) -> Opti
     };
     if ended {
         counters::event(Event::FlowReopened);
-        // Fails only where it is gone already.
+        // These fail only where there is nothing, or not any more.
         let _ = A::flows().remove(flow);
+        let _ = A::openings().remove(flow);
         return None;
     }
     Some(BackendRef::unpack(backend))

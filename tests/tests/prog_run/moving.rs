@@ -234,6 +234,34 @@ fn a_syn_after_the_end_of_a_flow_begins_another() {
 }
 
 #[test]
+fn a_syn_after_the_end_of_a_flow_does_not_follow_that_flows_opening() {
+    on_plane(|plane| {
+        plane.slot(moving(C, A));
+        plane.check(tcp().syn(), &opened(A));
+        plane.check(tcp().ack(), &created(A));
+        plane.check(tcp().fin().ack(), &forwarded_to(A));
+        plane.slot(moving(A, B));
+        plane.check(tcp().syn(), &opened(B).with(Event::FlowReopened));
+        // A repetition follows the first of the new connection.
+        plane.check(tcp().syn(), &forwarded_to(B));
+        plane.check(tcp().ack(), &created(B));
+    });
+}
+
+#[test]
+fn the_opening_of_a_flow_goes_with_the_flow() {
+    on_plane(|plane| {
+        plane.slot(moving(C, A));
+        plane.check(tcp().syn(), &opened(A));
+        plane.check(tcp().ack(), &created(A));
+        plane.check(tcp().fin().ack(), &forwarded_to(A));
+        plane.slot(mixed(B));
+        plane.check(tcp().syn(), &forwarded_to(B).with(Event::FlowReopened));
+        assert!(plane.flows().is_empty() && plane.openings().is_empty());
+    });
+}
+
+#[test]
 fn a_syn_for_a_flow_that_is_over_begins_another() {
     for (closing, silence) in [(false, IDLE), (true, CLOSING)] {
         on_plane(move |plane| {
