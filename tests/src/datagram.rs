@@ -61,10 +61,14 @@ pub fn tcp6(flags: u8) -> V6 {
 /// A UDP packet over IPv6 from [`CLIENT6`] to [`WEB6`].
 #[must_use]
 pub fn udp6() -> V6 {
-    v6(
-        IpNumber::UDP,
-        udp_bytes(CLIENT6.port(), WEB6.port(), b"question"),
-    )
+    udp6_carrying(b"question")
+}
+
+/// The same with another payload.
+#[must_use]
+pub fn udp6_carrying(payload: &[u8]) -> V6 {
+    let bytes = udp_bytes(CLIENT6.port(), WEB6.port(), payload);
+    v6(IpNumber::UDP, bytes)
 }
 
 /// An ICMPv6 message of this type from [`CLIENT6`] to [`WEB6`].

@@ -19,6 +19,8 @@ pub struct Expected {
     /// Service and backend that count it.
     forwarded: Option<(u32, u16)>,
     events: Vec<Event>,
+    /// What leaves, where it is not the frame that came, with other MAC addresses and no tags.
+    becomes: Option<Frame>,
 }
 
 /// It goes to this backend, by the interface that it came in by.
@@ -48,6 +50,7 @@ fn new(action: Action, verdict: Counter) -> Expected {
         verdict,
         forwarded: None,
         events: Vec::new(),
+        becomes: None,
     }
 }
 
@@ -64,6 +67,20 @@ impl Expected {
     pub fn redirected(mut self) -> Self {
         self.action = Action::Redirect;
         self
+    }
+
+    /// It leaves as this frame.
+    #[must_use]
+    pub fn becoming(mut self, frame: impl Into<Frame>) -> Self {
+        self.becomes = Some(frame.into());
+        self
+    }
+
+    /// The frame that leaves is an answer to its sender: sent back though the packet is dropped.
+    #[must_use]
+    pub fn answered(mut self, frame: impl Into<Frame>) -> Self {
+        self.action = Action::Tx;
+        self.becoming(frame)
     }
 
     /// For this service.
@@ -88,8 +105,14 @@ impl Expected {
 
     /// What leaves the program where `frame` came in.
     fn output(&self, frame: &Frame) -> Frame {
+        if let Some(becomes) = &self.becomes {
+            return becomes.clone();
+        }
         match self.forwarded {
-            Some((_, backend)) => frame.clone().with_macs(backend_mac(backend), OUTWARD_MAC),
+            Some((_, backend)) => frame
+                .clone()
+                .without_tags()
+                .with_macs(backend_mac(backend), OUTWARD_MAC),
             None => frame.clone(),
         }
     }

@@ -147,6 +147,17 @@ impl Frame {
     }
 }
 
+impl Frame {
+    /// The same without its tags.
+    #[must_use]
+    pub fn without_tags(mut self) -> Self {
+        while matches!(self.0[12..ETHERNET], [0x81, 0x00] | [0x88, 0xa8]) {
+            self.0.drain(12..16);
+        }
+        self
+    }
+}
+
 impl fmt::Debug for Frame {
     /// Hexadecimal, sixteen bytes a line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::SocketAddrV6,
+    net::{IpAddr, SocketAddrV6},
     path::PathBuf,
     process::Command,
     time::Duration,
@@ -48,6 +48,9 @@ pub const INGRESS: u32 = 1;
 pub const OUTWARD_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 /// How long [`SERVICE`] remembers silent flows.
 pub const IDLE: Duration = Duration::from_secs(900);
+
+/// Destination port of the forwarding mode `gue`.
+pub const GUE_PORT: u16 = 6081;
 
 /// IP protocol number of TCP.
 const TCP: u8 = 6;
@@ -156,6 +159,7 @@ impl Plane {
             pins,
             limits: setup.limits,
             hash_key: setup.hash_key,
+            gue_port: GUE_PORT,
         };
         let (dataplane, _) = Dataplane::open(&options).expect("a data plane");
         let mut plane = Self {
@@ -284,6 +288,43 @@ impl Plane {
         self.set_backend(index, INGRESS, generation, NextHop::FLAG_SERVING);
     }
 
+    /// Changes a backend's entry.
+    pub fn edit_backend(&mut self, index: u16, change: impl FnOnce(&mut BackendEntry)) {
+        let mut entry = self.dataplane.backend(index);
+        change(&mut entry);
+        self.write_backend(index, &entry);
+    }
+
+    /// The way to a backend has this MTU, in bytes of an IP packet.
+    pub fn narrow(&mut self, index: u16, mtu: u16) {
+        self.edit_backend(index, |entry| {
+            let link = BackendLink::unpack(entry.link);
+            entry.link = BackendLink { mtu, ..link }.pack();
+        });
+    }
+
+    /// Frames to a backend have these tags, the outer one first; 0: none.
+    pub fn tag(&mut self, index: u16, outer: u16, inner: u16) {
+        self.edit_backend(index, |entry| {
+            (entry.outer_tag, entry.inner_tag) = (outer, inner);
+        });
+    }
+
+    /// Packets to a backend go through a tunnel, `FLAG_IPIP` or `FLAG_GUE`, between these addresses.
+    pub fn tunnel(&mut self, index: u16, flag: u16, from: IpAddr, to: IpAddr) {
+        let octets = |address| match address {
+            IpAddr::V4(address) => mapped(address.octets()),
+            IpAddr::V6(address) => address.octets(),
+        };
+        self.edit_backend(index, |entry| {
+            let hop = NextHop::unpack(entry.next_hop);
+            let flags = NextHop::FLAG_SERVING | flag;
+            entry.next_hop = NextHop { flags, ..hop }.pack();
+            entry.tunnel_source = octets(from);
+            entry.address = octets(to);
+        });
+    }
+
     /// The reference that an entry for this backend, as it is now, has.
     #[must_use]
     pub fn reference(&self, index: u16) -> BackendRef {
@@ -393,6 +434,17 @@ impl Plane {
         (action, Frame::new(output))
     }
 
+    /// Has the program process a frame, and then what it made of it, again and again, `times` times.
+    pub fn run_on_own_output(&mut self, frame: &Frame, times: u32) {
+        let program = self.dataplane.program().expect("the program");
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame.bytes()),
+            repeat: times,
+            ..TestRunOptions::default()
+        });
+        result.expect("the kernel runs the program");
+    }
+
     /// The backends that have been started.
     pub(crate) fn known_backends(&self) -> impl Iterator<Item = u16> {
         self.known.iter().copied()
@@ -408,16 +460,16 @@ impl Plane {
     }
 
     fn set_backend(&mut self, index: u16, ifindex: u32, generation: u16, flags: u16) {
-        let [a, b, c, d, e, f] = OUTWARD_MAC;
         let mac = backend_mac(index);
         let link = BackendLink {
             ifindex,
             generation,
+            mtu: 0,
         };
         let entry = BackendEntry {
             next_hop: NextHop { mac, flags }.pack(),
             link: link.pack(),
-            source_mac: [a, b, c, d, e, f, 0, 0],
+            source_mac: OUTWARD_MAC,
             service: SERVICE,
             ..BackendEntry::default()
         };

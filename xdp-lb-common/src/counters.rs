@@ -97,7 +97,7 @@ counters! {
         Forwarded "forwarded" "Sent on to a backend.",
     }
     "Why a packet was left to the kernel." PassReason {
-        NotIp "not_ip" "Neither IPv4 nor IPv6: ARP, a VLAN tag, anything else.",
+        NotIp "not_ip" "Neither IPv4 nor IPv6: ARP, more than two VLAN tags, anything else.",
         OtherProtocol "other_protocol" "Neither TCP nor UDP, nor an ICMP error about them: ping, neighbour discovery, VRRP, anything else.",
         NoService "no_service" "Not for a service.",
         LaterFragment "later_fragment" "A later fragment, which carries no ports, of a packet that is not for a VIP.",
@@ -110,6 +110,8 @@ counters! {
         EarlyFragment "early_fragment" "A later fragment of a packet for a VIP that came before its first, or long after it.",
         BadTcpHeader "bad_tcp_header" "For a service, with a TCP header that is cut off or shorter than it may be.",
         BadUdpHeader "bad_udp_header" "For a service, with a UDP header that is cut off or whose length is wrong.",
+        TooBig "too_big" "Larger than what fits the way to its backend; the client is told by ICMP.",
+        NoRoom "no_room" "The network driver left no room in front of the frame for another header.",
         BackendGone "backend_gone" "Its backend went away this very moment; the client will try again.",
     }
     "What may happen on a packet's way." Event {
@@ -121,6 +123,8 @@ counters! {
         IcmpError "icmp_error" "An ICMP error about a packet of a flow went to the flow's backend.",
         OpeningCreated "opening_created" "A connection that opened on a moving slot was remembered.",
         OpeningNotCreated "opening_not_created" "A connection that opened on a moving slot was not remembered and went to the previous backend.",
+        TooBigSent "too_big_sent" "A client was told by ICMP that its packet is too big.",
+        TooBigNotSent "too_big_not_sent" "A client was not told that its packet is too big, by rate or since it cannot be.",
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the XDP program and the daemon agree on, defined once: map names, keys and values
-//! ([`abi`]), the flow hash ([`hash`]), and the counters ([`counters`]).
+//! ([`abi`]), the flow hash ([`hash`]), the counters ([`counters`]), and the Internet checksum
+//! ([`checksum`]).
 //!
 //! `no_std` and free of dependencies, so that it compiles for the BPF target too. It knows nothing
 //! of packets, of YAML or of aya (but for `Pod` behind the feature `user`).
@@ -7,5 +8,6 @@
 #![no_std]
 
 pub mod abi;
+pub mod checksum;
 pub mod counters;
 pub mod hash;

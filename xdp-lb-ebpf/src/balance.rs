@@ -5,79 +5,104 @@
 //! backend) or has just opened (its SYN went to the current one, and was remembered as an opening,
 //! or went to the previous one where it could not be).
 
+//! Who gets a packet: flow, else slot, else nobody.
+//!
+//! A settled slot answers for itself: every flow on it belongs to its current backend. Once a slot
+//! has moved, a flow that nobody remembers is either older than the move (it belongs to the previous
+//! backend) or has just opened (its SYN went to the current one, and was remembered as an opening,
+//! or went to the previous one where it could not be).
+
 use core::ptr;
 
 use xdp_lb_common::{
-    abi::{BackendLink, BackendRef, FlowKey, NextHop, ServiceEntry, Slot},
-    counters::{DropReason, Event},
+    abi::{BackendRef, FlowKey, NextHop, ServiceEntry, Slot},
+    counters::{DropReason, Event, PassReason},
     hash::{Affinity, flow_hash, reduce},
 };
 
 use crate::{
     counters,
     flows::{self, Tracked},
+    fragments,
     frame::Frame,
     maps::{BACKENDS, HASH_KEY, SLOTS},
-    packet::Segment,
-    services::Service,
+    outcome::{Outcome, Status},
+    packet::{Fragment, Packet, Segment, Way},
+    services::{self, Service, Vip},
+    transport,
 };
 
-/// A backend that may be sent packets, as read once for a packet.
-pub(crate) struct Chosen {
-    pub(crate) index: u16,
-    pub(crate) next_hop: NextHop,
-    pub(crate) link: BackendLink,
-    pub(crate) source_mac: [u8; 6],
-}
-
-impl Chosen {
-    #[inline(always)]
-    pub(crate) fn reference(&self) -> BackendRef {
-        BackendRef {
-            index: self.index,
-            generation: self.link.generation,
-        }
-    }
-}
-
-/// The backend for a packet; None where the service has none left.
+/// Finds out who gets a packet, and notes the way there.
 #[inline(always)]
-pub(crate) fn choose<A: Tracked>(
+pub(crate) fn choose<A: Tracked + Vip>(frame: &Frame, packet: &mut Packet) -> Status {
+    let flow = A::flow(packet);
+    let (service, way) = if packet.fragment == Fragment::Later {
+        fragments::follow(flow, packet.fragment_id)?
+    } else {
+        let service = services::find(flow).ok_or(PassReason::NoService)?;
+        let segment = transport::segment(frame, packet, flow.protocol)?;
+        let way = balance(frame, flow, segment, &service)?;
+        if packet.fragment == Fragment::First {
+            fragments::remember(frame, flow, packet.fragment_id, service.id, &way)?;
+        }
+        if segment == Segment::Quotes {
+            counters::event(Event::IcmpError);
+        }
+        (service.id, way)
+    };
+    if way.next_hop().flags & NextHop::TUNNEL_FLAGS != 0 {
+        packet.entropy = flow_hash(HASH_KEY.load(), Affinity::Flow, A::flow(packet)) as u32;
+    }
+    packet.service = service;
+    packet.way = way;
+    Ok(())
+}
+
+/// The way of a packet that has ports.
+#[inline(always)]
+fn balance<A: Tracked>(
     frame: &Frame,
     flow: &FlowKey<A>,
     segment: Segment,
     service: &Service,
-) -> Result<Option<Chosen>, DropReason> {
+) -> Result<Way, Outcome> {
     if service.tracks() && segment != Segment::Opens {
         let known = flows::continued(flow, segment, service.idle_ticks);
-        if let Some(chosen) = known.and_then(serving) {
-            return Ok(Some(chosen));
+        if let Some(way) = known.and_then(serving) {
+            return Ok(way);
         }
     }
     if service.table.size == 0 {
-        return Ok(None);
+        return Err(PassReason::NoBackend.into());
     }
     let slot = find_slot(flow, service).ok_or(DropReason::BackendGone)?;
-    let chosen = if !service.tracks() {
+    let way = if !service.tracks() {
         None
     } else if segment == Segment::Opens {
         by_opening(frame, flow, slot, service)
     } else {
-        let chosen = by_older_slot(flow, slot, segment);
-        let backend = if chosen.is_some() {
-            chosen
+        let way = by_older_slot(flow, slot, segment);
+        let way = if way.is_some() {
+            way
         } else {
             serving_now(slot.current)
         };
-        let backend = backend.ok_or(DropReason::BackendGone)?;
-        flows::remember(frame, flow, segment, backend.reference());
-        Some(backend)
+        let way = way.ok_or(DropReason::BackendGone)?;
+        flows::remember(frame, flow, segment, reference(&way));
+        Some(way)
     };
-    match chosen {
-        Some(chosen) => Ok(Some(chosen)),
-        None => serving_now(slot.current)
-            .map(Some)
-            .ok_or(DropReason::BackendGone),
+    match way {
+        Some(way) => Ok(way),
+        None => Ok(serving_now(slot.current).ok_or(DropReason::BackendGone)?),
+    }
+}
+
+/// What a flow's entry says of the backend at the end of a way.
+#[inline(always)]
+pub(crate) fn reference(way: &Way) -> BackendRef {
+    BackendRef {
+        index: way.backend,
+        generation: way.link().generation,
     }
 }
 
@@ -88,20 +113,20 @@ fn by_opening<A: Tracked>(
     flow: &FlowKey<A>,
     slot: Slot,
     service: &Service,
-) -> Option<Chosen> {
+) -> Option<Way> {
     if slot.is_settled() {
         return None;
     }
-    if let Some(chosen) = flows::still_open(flow, service.idle_ticks).and_then(serving) {
-        return Some(chosen);
+    if let Some(way) = flows::still_open(flow, service.idle_ticks).and_then(serving) {
+        return Some(way);
     }
     let previous = slot.moving_from()?;
     // A repeated SYN follows the first.
-    if let Some(chosen) = flows::opening(flow).and_then(serving) {
-        return Some(chosen);
+    if let Some(way) = flows::opening(flow).and_then(serving) {
+        return Some(way);
     }
     let current = serving_now(slot.current)?;
-    if flows::remember_opening(frame, flow, current.reference()) {
+    if flows::remember_opening(frame, flow, reference(&current)) {
         return Some(current);
     }
     // Its next packet will be taken for one of an older connection, so it begins where that goes.
@@ -111,16 +136,16 @@ fn by_opening<A: Tracked>(
 /// For a packet that no flow entry speaks for, on a slot that is moving: the backend that got its
 /// SYN.
 #[inline(always)]
-fn by_older_slot<A: Tracked>(flow: &FlowKey<A>, slot: Slot, segment: Segment) -> Option<Chosen> {
+fn by_older_slot<A: Tracked>(flow: &FlowKey<A>, slot: Slot, segment: Segment) -> Option<Way> {
     let previous = slot.moving_from()?;
-    if let Some(chosen) = flows::opening(flow).and_then(serving) {
-        return Some(chosen);
+    if let Some(way) = flows::opening(flow).and_then(serving) {
+        return Some(way);
     }
-    let chosen = serving_now(previous)?;
+    let way = serving_now(previous)?;
     if segment != Segment::Quotes {
         counters::event(Event::FlowFollowedPrevious);
     }
-    Some(chosen)
+    Some(way)
 }
 
 #[inline(always)]
@@ -142,34 +167,28 @@ fn find_slot<A: Tracked>(flow: &FlowKey<A>, service: &Service) -> Option<Slot> {
     Some(Slot::unpack(word))
 }
 
-/// The backend a flow refers to, if it is still that one and may be sent packets.
+/// The way to the backend a flow refers to, if it is still that one and may be sent packets.
 #[inline(always)]
-pub(crate) fn serving(reference: BackendRef) -> Option<Chosen> {
-    let chosen = serving_now(reference.index)?;
-    (chosen.link.generation == reference.generation).then_some(chosen)
+pub(crate) fn serving(backend: BackendRef) -> Option<Way> {
+    let way = serving_now(backend.index)?;
+    (way.link().generation == backend.generation).then_some(way)
 }
 
-/// The backend at `index`, if it may be sent packets.
+/// The way to the backend at `index`, if it may be sent packets.
 #[inline(always)]
-fn serving_now(index: u16) -> Option<Chosen> {
+fn serving_now(index: u16) -> Option<Way> {
     let entry = BACKENDS.get_ptr(u32::from(index))?;
     // SAFETY: `entry` points to an array's element. The daemon writes its words meanwhile, each at
     // once, and clears the serving flag while they do not fit together.
-    let (next_hop, link, source_mac) = unsafe {
-        (
-            ptr::read_volatile(&raw const (*entry).next_hop),
-            ptr::read_volatile(&raw const (*entry).link),
-            ptr::read_volatile((&raw const (*entry).source_mac).cast::<u64>()),
-        )
+    let way = unsafe {
+        Way {
+            next_hop: ptr::read_volatile(&raw const (*entry).next_hop),
+            link: ptr::read_volatile(&raw const (*entry).link),
+            source: ptr::read_volatile((&raw const (*entry).source_mac).cast::<u64>()),
+            backend: index,
+            inner_tag: ptr::read_volatile(&raw const (*entry).inner_tag),
+            reserved: 0,
+        }
     };
-    let next_hop = NextHop::unpack(next_hop);
-    if !next_hop.is_serving() {
-        return None;
-    }
-    Some(Chosen {
-        index,
-        next_hop,
-        link: BackendLink::unpack(link),
-        source_mac: NextHop::unpack(source_mac).mac,
-    })
+    way.next_hop().is_serving().then_some(way)
 }

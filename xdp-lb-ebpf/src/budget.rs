@@ -1,5 +1,5 @@
-//! How fast entries may be made, per CPU and tick, so that a flood wears out neither memory nor the
-//! processor.
+//! How fast entries may be made and messages sent, per CPU and tick, so that a flood wears out neither
+//! memory nor the processor.
 
 use aya_log_ebpf::warn;
 use xdp_lb_common::abi::{Budget, TokenBucket};
@@ -22,6 +22,7 @@ pub(crate) fn take(frame: &Frame, budget: Budget, now: u32) -> bool {
         Budget::Flows => (timing.tokens_per_tick[0], timing.burst[0]),
         Budget::Openings => (timing.tokens_per_tick[1], timing.burst[1]),
         Budget::Fragments => (timing.tokens_per_tick[2], timing.burst[2]),
+        Budget::Answers => (timing.tokens_per_tick[3], timing.burst[3]),
     };
     let elapsed = now.wrapping_sub(bucket.filled_at);
     if elapsed != 0 {
@@ -37,8 +38,8 @@ pub(crate) fn take(frame: &Frame, budget: Budget, now: u32) -> bool {
         if now.wrapping_sub(bucket.warned_at) > timing.warning_ticks {
             bucket.warned_at = now;
             warn!(
-                frame.context(),
-                "new flows or fragments come faster than they may be remembered; some are not"
+                &frame.context(),
+                "new flows, fragments or packets that are too big come faster than the limits allow"
             );
         }
         return false;

@@ -10,19 +10,19 @@ use aya_ebpf::maps::PerCpuArray;
 use crate::maps::{BACKEND_COUNTERS, COUNTERS, SERVICE_COUNTERS};
 
 #[inline(always)]
-fn add(counters: &PerCpuArray<Count>, index: u32, bytes: usize) {
+fn add(counters: &PerCpuArray<Count>, index: u32, bytes: u32) {
     if let Some(count) = counters.get_ptr_mut(index) {
         // SAFETY: the element is this CPU's own, and the program is not interrupted by itself.
         unsafe {
             (*count).packets += 1;
-            (*count).bytes += bytes as u64;
+            (*count).bytes += u64::from(bytes);
         }
     }
 }
 
 /// Counts what became of a packet; `index` is that of a [`Counter`].
 #[inline(always)]
-pub(crate) fn verdict(index: u32, bytes: usize) {
+pub(crate) fn verdict(index: u32, bytes: u32) {
     add(&COUNTERS, index, bytes);
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn event(event: Event) {
 
 /// Counts a forwarded packet for its service and its backend.
 #[inline(always)]
-pub(crate) fn forwarded(service: u32, backend: u16, bytes: usize) {
+pub(crate) fn forwarded(service: u32, backend: u16, bytes: u32) {
     add(&SERVICE_COUNTERS, service, bytes);
     add(&BACKEND_COUNTERS, u32::from(backend), bytes);
 }

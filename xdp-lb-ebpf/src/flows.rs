@@ -16,19 +16,26 @@ use crate::{
     budget, counters,
     frame::Frame,
     maps::{FLOWS_V4, FLOWS_V6, OPENINGS_V4, OPENINGS_V6, TIMING},
-    packet::Segment,
+    packet::{Packet, Segment},
     time,
 };
 
 /// An address family that flows are kept for.
 pub(crate) trait Tracked: Address + Sized + 'static {
+    /// The flow that is noted of a packet of this family.
+    fn flow(packet: &Packet) -> &FlowKey<Self>;
     fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowEntry>;
     fn openings() -> &'static LruHashMap<FlowKey<Self>, FlowEntry>;
 }
 
 macro_rules! tracked {
-    ($address:ty, $flows:ident, $openings:ident) => {
+    ($address:ty, $flow:ident, $flows:ident, $openings:ident) => {
         impl Tracked for $address {
+            #[inline(always)]
+            fn flow(packet: &Packet) -> &FlowKey<Self> {
+                &packet.$flow
+            }
+
             #[inline(always)]
             fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowEntry> {
                 &$flows
@@ -42,8 +49,8 @@ macro_rules! tracked {
     };
 }
 
-tracked!([u8; 4], FLOWS_V4, OPENINGS_V4);
-tracked!([u8; 16], FLOWS_V6, OPENINGS_V6);
+tracked!([u8; 4], flow_v4, FLOWS_V4, OPENINGS_V4);
+tracked!([u8; 16], flow_v6, FLOWS_V6, OPENINGS_V6);
 
 /// The backend of a flow that has been seen lately; its time is renewed, but by an ICMP error.
 /// `segment` is not one that opens.

@@ -1,51 +1,58 @@
 //! Bounds-checked access to the frame: the only place that makes pointers into packets.
 
-use core::{mem::size_of, ptr};
+use core::{
+    mem::{offset_of, size_of},
+    ptr,
+};
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 
 /// The frame being processed.
-pub(crate) struct Frame<'a> {
-    ctx: &'a XdpContext,
+pub(crate) struct Frame {
+    ctx: *mut xdp_md,
     start: usize,
     end: usize,
-    length: usize,
 }
 
-impl<'a> Frame<'a> {
+impl Frame {
+    /// The frame of the context that the kernel gave to the program.
     #[inline(always)]
-    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
-        // SAFETY: the context is the kernel's and has these fields. The reads are volatile so that
-        // the compiler does not see that this is the distance of the pointers below: from checks of
-        // the length it would conclude that checks of pointers are superfluous, which the verifier
-        // does not follow.
-        let length = unsafe {
-            let end = ptr::read_volatile(&raw const (*ctx.ctx).data_end);
-            end.wrapping_sub(ptr::read_volatile(&raw const (*ctx.ctx).data))
-        };
+    pub(crate) fn new(ctx: *mut xdp_md) -> Self {
         Self {
             ctx,
-            start: ctx.data(),
-            end: ctx.data_end(),
-            length: length as usize,
+            start: pointer::<{ offset_of!(xdp_md, data) }>(ctx),
+            end: pointer::<{ offset_of!(xdp_md, data_end) }>(ctx),
         }
     }
 
-    /// Bytes in the frame, from the Ethernet header on.
+    /// Bytes in the frame, from the Ethernet header on. To be taken once, and kept in memory: where
+    /// the compiler sees that this is the distance of the pointers, it concludes from checks of the
+    /// length that checks of pointers are superfluous, which the verifier does not follow.
     #[inline(always)]
-    pub(crate) fn length(&self) -> usize {
-        self.length
+    pub(crate) fn length(&self) -> u32 {
+        self.end.wrapping_sub(self.start) as u32
     }
 
     /// Index of the interface that the frame came in by.
     #[inline(always)]
     pub(crate) fn ingress(&self) -> u32 {
-        self.ctx.ingress_ifindex() as u32
+        // SAFETY: the context is the kernel's and has this field.
+        unsafe { (*self.ctx).ingress_ifindex }
     }
 
     /// The context, for the log.
     #[inline(always)]
-    pub(crate) fn context(&self) -> &XdpContext {
+    pub(crate) fn context(&self) -> XdpContext {
+        XdpContext::new(self.ctx)
+    }
+
+    /// The context, for one who makes another frame of it.
+    #[inline(always)]
+    pub(crate) fn into_context(self) -> *mut xdp_md {
         self.ctx
     }
 
@@ -75,6 +82,67 @@ impl<'a> Frame<'a> {
         unsafe { ptr::write_unaligned(at as *mut T, value) };
         Some(())
     }
+
+    /// The Internet checksum's sum over the `N` bytes at `offset` and `seed`, not folded; None where
+    /// the frame ends before. `N` is a multiple of 4, 512 at most.
+    #[inline(always)]
+    pub(crate) fn sum<const N: usize>(&self, offset: usize, seed: u32) -> Option<u32> {
+        let at = self.start + offset;
+        if at + N > self.end {
+            return None;
+        }
+        // SAFETY: the range was checked, and the kernel only reads it.
+        let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, at as *mut u32, N as u32, seed) };
+        u32::try_from(sum).ok()
+    }
+
+    /// Gives the frame `to` bytes in front of what is at the offset `from` now; None where there is no
+    /// room. What is in them is to be written anew.
+    #[inline(always)]
+    pub(crate) fn resize_head(self, from: usize, to: usize) -> Option<Self> {
+        let later = (from as u32).cast_signed() - (to as u32).cast_signed();
+        if later == 0 {
+            return Some(self);
+        }
+        // SAFETY: the context is the kernel's; the pointers into the old frame are given up.
+        let failed = unsafe { bpf_xdp_adjust_head(self.ctx, later) };
+        (failed == 0).then(|| Self::new(self.ctx))
+    }
+
+    /// Lets the frame end `bytes` earlier; None where it has no more than them.
+    #[inline(always)]
+    pub(crate) fn cut_tail(self, bytes: u32) -> Option<Self> {
+        // SAFETY: as above.
+        let failed = unsafe { bpf_xdp_adjust_tail(self.ctx, -bytes.cast_signed()) };
+        (failed == 0).then(|| Self::new(self.ctx))
+    }
+}
+
+/// The pointer in the field of the context at `OFFSET`.
+///
+/// The field has 32 bits, and the kernel makes a load of it one of 64. By hand, since the compiler
+/// takes it for what it says: where it then loads in one place and extends to 64 bits in another, the
+/// verifier sees a pointer cut in half.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn pointer<const OFFSET: usize>(ctx: *mut xdp_md) -> usize {
+    let pointer: u64;
+    // SAFETY: the context is the kernel's and has the field.
+    unsafe {
+        core::arch::asm!(
+            "{pointer} = *(u32 *)({ctx} + {offset})",
+            pointer = out(reg) pointer,
+            ctx = in(reg) ctx,
+            offset = const OFFSET,
+            options(nostack, readonly),
+        );
+    }
+    pointer as usize
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn pointer<const OFFSET: usize>(_: *mut xdp_md) -> usize {
+    OFFSET
 }
 
 /// Types that any bytes are a valid value of, and that have no padding.
@@ -91,10 +159,4 @@ unsafe impl Plain for network_types::ip::Ipv4Hdr {}
 // SAFETY: as above.
 unsafe impl Plain for network_types::ip::Ipv6Hdr {}
 // SAFETY: as above.
-unsafe impl Plain for [u8; 4] {}
-// SAFETY: as above.
-unsafe impl Plain for [u8; 8] {}
-// SAFETY: as above.
-unsafe impl Plain for [u8; 12] {}
-// SAFETY: as above.
-unsafe impl Plain for [u8; 20] {}
+unsafe impl<const N: usize> Plain for [u8; N] {}

@@ -3,12 +3,21 @@
 //!
 //! A backend's packets go from the VIP to the client, so the quoted addresses and ports are those of
 //! the flow the other way round. Routers quote as little as eight bytes behind the IP header
-//! (RFC 792), which hold the ports. An error may be forged, so it makes no flow entry and renews none.
+//! (RFC 792), which hold the ports. A router on the way to a backend quotes what this director has
+//! sent: a packet in a tunnel, whose inner addresses and ports are those of the flow as they are. An
+//! error may be forged, so it makes no flow entry and renews none.
 
 use network_types::ip::{IpProto, Ipv4Hdr, Ipv6Hdr};
 use xdp_lb_common::{abi::FlowKey, counters::PassReason};
 
-use crate::{frame::Frame, transport};
+use crate::{
+    frame::Frame,
+    maps::GUE_PORT,
+    network::FRAGMENT_OFFSET,
+    outcome::Status,
+    packet::{Family, Packet},
+    transport::{self, UDP_HEADER},
+};
 
 /// Bytes of an ICMP header, in both versions.
 const HEADER: usize = 8;
@@ -25,91 +34,164 @@ pub(crate) fn is_icmp_v6(protocol: u8) -> bool {
     protocol == IpProto::Ipv6Icmp as u8
 }
 
-/// The flow that the ICMP error at `offset` is about; `to` is whom the error was sent to.
+/// Notes the flow that the ICMP error at `offset` is about.
 #[inline(always)]
-pub(crate) fn flow_v4(
-    frame: &Frame<'_>,
-    offset: usize,
-    to: [u8; 4],
-) -> Result<FlowKey<[u8; 4]>, PassReason> {
+pub(crate) fn read_v4(frame: &Frame, packet: &mut Packet, offset: usize) -> Status {
     const UNREACHABLE: u8 = 3;
     const TIME_EXCEEDED: u8 = 11;
     const PARAMETER_PROBLEM: u8 = 12;
 
     let [kind, ..]: [u8; HEADER] = frame.read(offset).ok_or(PassReason::Truncated)?;
     if !matches!(kind, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM) {
-        return Err(PassReason::OtherProtocol);
+        return Err(PassReason::OtherProtocol.into());
     }
-    let start = offset + HEADER;
-    let quoted: Ipv4Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
-    let length = usize::from(quoted.vihl & 0x0f) * 4;
-    if quoted.vihl >> 4 != 4 || length < Ipv4Hdr::LEN {
-        return Err(PassReason::Truncated);
+    let to = packet.flow_v4.destination;
+    let quoted = quoted_v4(frame, offset + HEADER)?;
+    if let Some((inner, family)) = behind_tunnel(frame, quoted.flow.protocol, quoted.ports) {
+        return inner_flow(frame, packet, inner, family);
     }
-    // A later fragment has no ports.
-    if u16::from_be_bytes(quoted.frags) & 0x1fff != 0 {
-        return Err(PassReason::OtherProtocol);
+    // An error goes to the one whose packet it is about.
+    if !transport::is_known(quoted.flow.protocol) || quoted.flow.source != to {
+        return Err(PassReason::OtherProtocol.into());
     }
-    reversed(
-        frame,
-        start + length,
-        quoted.proto,
-        quoted.dst_addr,
-        quoted.src_addr,
-        &to,
-    )
+    packet.flow_v4 = reversed(with_ports(frame, quoted)?);
+    Ok(())
 }
 
 /// The same for ICMPv6 (RFC 4443): errors are the types below 128.
 #[inline(always)]
-pub(crate) fn flow_v6(
-    frame: &Frame<'_>,
-    offset: usize,
-    to: [u8; 16],
-) -> Result<FlowKey<[u8; 16]>, PassReason> {
+pub(crate) fn read_v6(frame: &Frame, packet: &mut Packet, offset: usize) -> Status {
     const FIRST_THAT_INFORMS: u8 = 128;
 
     let [kind, ..]: [u8; HEADER] = frame.read(offset).ok_or(PassReason::Truncated)?;
     if kind >= FIRST_THAT_INFORMS {
-        return Err(PassReason::OtherProtocol);
+        return Err(PassReason::OtherProtocol.into());
     }
-    let start = offset + HEADER;
-    let quoted: Ipv6Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
-    if quoted.vcf[0] >> 4 != 6 {
-        return Err(PassReason::Truncated);
+    let to = packet.flow_v6.destination;
+    let quoted = quoted_v6(frame, offset + HEADER)?;
+    if let Some((inner, family)) = behind_tunnel(frame, quoted.flow.protocol, quoted.ports) {
+        return inner_flow(frame, packet, inner, family);
     }
-    let ports = start + Ipv6Hdr::LEN;
-    reversed(
-        frame,
-        ports,
-        quoted.next_hdr,
-        quoted.dst_addr,
-        quoted.src_addr,
-        &to,
-    )
+    if !transport::is_known(quoted.flow.protocol) || quoted.flow.source != to {
+        return Err(PassReason::OtherProtocol.into());
+    }
+    packet.flow_v6 = reversed(with_ports(frame, quoted)?);
+    Ok(())
 }
 
-/// The flow of the client's packets, from what was quoted of a backend's.
-#[inline(always)]
-fn reversed<A: PartialEq>(
-    frame: &Frame<'_>,
+/// A quoted packet: its flow but for the ports, and where they are.
+struct Quoted<A> {
+    flow: FlowKey<A>,
     ports: usize,
-    protocol: u8,
-    client: A,
-    vip: A,
-    to: &A,
-) -> Result<FlowKey<A>, PassReason> {
-    // An error goes to the one whose packet it is about.
-    if !transport::is_known(protocol) || vip != *to {
+}
+
+#[inline(always)]
+fn quoted_v4(frame: &Frame, start: usize) -> Result<Quoted<[u8; 4]>, PassReason> {
+    let ip: Ipv4Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
+    let length = usize::from(ip.vihl & 0x0f) * 4;
+    if ip.vihl >> 4 != 4 || length < Ipv4Hdr::LEN {
+        return Err(PassReason::Truncated);
+    }
+    // A later fragment has no ports.
+    if u16::from_be_bytes(ip.frags) & FRAGMENT_OFFSET != 0 {
         return Err(PassReason::OtherProtocol);
     }
-    let [a, b, c, d]: [u8; 4] = frame.read(ports).ok_or(PassReason::Truncated)?;
-    Ok(FlowKey {
-        source: client,
-        destination: vip,
-        source_port_be: [c, d],
-        destination_port_be: [a, b],
-        protocol,
-        reserved: [0; 3],
+    Ok(Quoted {
+        flow: FlowKey {
+            source: ip.src_addr,
+            destination: ip.dst_addr,
+            source_port_be: [0; 2],
+            destination_port_be: [0; 2],
+            protocol: ip.proto,
+            reserved: [0; 3],
+        },
+        ports: start + length,
     })
+}
+
+#[inline(always)]
+fn quoted_v6(frame: &Frame, start: usize) -> Result<Quoted<[u8; 16]>, PassReason> {
+    let ip: Ipv6Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
+    if ip.vcf[0] >> 4 != 6 {
+        return Err(PassReason::Truncated);
+    }
+    Ok(Quoted {
+        flow: FlowKey {
+            source: ip.src_addr,
+            destination: ip.dst_addr,
+            source_port_be: [0; 2],
+            destination_port_be: [0; 2],
+            protocol: ip.next_hdr,
+            reserved: [0; 3],
+        },
+        ports: start + Ipv6Hdr::LEN,
+    })
+}
+
+/// Where the inner packet of a quoted tunnel packet begins, with its family; None where it is not one.
+/// `offset` is behind the outer IP header.
+#[inline(always)]
+fn behind_tunnel(frame: &Frame, protocol: u8, offset: usize) -> Option<(usize, Family)> {
+    if protocol == IpProto::Ipv4 as u8 {
+        return Some((offset, Family::V4));
+    }
+    if protocol == IpProto::Ipv6 as u8 {
+        return Some((offset, Family::V6));
+    }
+    if protocol != IpProto::Udp as u8 {
+        return None;
+    }
+    let [_, _, port @ ..]: [u8; 4] = frame.read(offset)?;
+    if port != GUE_PORT.load() {
+        return None;
+    }
+    let inner = offset + UDP_HEADER;
+    let [first]: [u8; 1] = frame.read(inner)?;
+    match first >> 4 {
+        4 => Some((inner, Family::V4)),
+        6 => Some((inner, Family::V6)),
+        _ => None,
+    }
+}
+
+/// Notes the flow of a packet that this director has sent.
+#[inline(always)]
+fn inner_flow(frame: &Frame, packet: &mut Packet, start: usize, family: Family) -> Status {
+    packet.flow_family = family;
+    match family {
+        Family::V4 => packet.flow_v4 = of_service(frame, quoted_v4(frame, start)?)?,
+        Family::V6 => packet.flow_v6 = of_service(frame, quoted_v6(frame, start)?)?,
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn of_service<A>(frame: &Frame, quoted: Quoted<A>) -> Result<FlowKey<A>, PassReason> {
+    if !transport::is_known(quoted.flow.protocol) {
+        return Err(PassReason::OtherProtocol);
+    }
+    with_ports(frame, quoted)
+}
+
+#[inline(always)]
+fn with_ports<A>(frame: &Frame, quoted: Quoted<A>) -> Result<FlowKey<A>, PassReason> {
+    let [a, b, c, d]: [u8; 4] = frame.read(quoted.ports).ok_or(PassReason::Truncated)?;
+    Ok(FlowKey {
+        source_port_be: [a, b],
+        destination_port_be: [c, d],
+        ..quoted.flow
+    })
+}
+
+/// The flow of the client's packets, from that of a backend's.
+#[inline(always)]
+fn reversed<A>(flow: FlowKey<A>) -> FlowKey<A> {
+    FlowKey {
+        source: flow.destination,
+        destination: flow.source,
+        source_port_be: flow.destination_port_be,
+        destination_port_be: flow.source_port_be,
+        protocol: flow.protocol,
+        reserved: [0; 3],
+    }
 }

@@ -1,12 +1,17 @@
 //! The XDP program of xdp-lb: picks a backend for each packet sent to a service and sends the packet
 //! on to it.
 //!
-//! A packet goes through [`packet`] (what is it?), [`balance`] (who gets it?), [`rewrite`] (on its
-//! way), and leaves through the one exit below, where it is counted. Everything that is not for a
-//! service passes to the kernel untouched.
+//! A packet goes through [`link`] and [`network`] (what is it?), [`balance`] (who gets it?), [`send`]
+//! (on its way), and leaves through the one exit below, where it is counted. Everything that is not
+//! for a service passes to the kernel untouched.
+//!
+//! Each stage is a subprogram that reads and writes notes on the packet in memory of this CPU
+//! ([`packet`]) and says no more than whether the packet goes on. That keeps each stage's stack within
+//! its 512 bytes, and it keeps the verifier from following each way through one stage through all of
+//! the next: what is read back from memory looks the same to it, whichever way wrote it.
 
 // On the host, where clippy and rust-analyzer look at it, this is a program that does nothing.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 mod balance;
 mod budget;
@@ -15,130 +20,102 @@ mod flows;
 mod fragments;
 mod frame;
 mod icmp;
+mod link;
 mod maps;
+mod network;
+mod outcome;
 mod packet;
-mod rewrite;
+mod send;
 mod services;
 mod time;
+mod too_big;
 mod transport;
+mod tunnel;
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     macros::xdp,
     programs::XdpContext,
 };
-use network_types::eth::{EthHdr, EtherType};
-use xdp_lb_common::counters::{Counter, DropReason, Event, PassReason};
+use xdp_lb_common::counters::{Counter, PassReason};
 
 use crate::{
-    flows::Tracked,
     frame::Frame,
-    packet::{Parsed, Segment},
-    services::Vip,
+    maps::SCRATCH,
+    outcome::{Outcome, Status},
+    packet::{Family, Packet},
 };
-
-/// What happens to a packet that is not dropped.
-enum Verdict {
-    /// It goes to a backend, by this XDP action.
-    Forward {
-        service: u32,
-        backend: u16,
-        action: xdp_action::Type,
-    },
-    /// It is left to the kernel.
-    Pass(PassReason),
-}
 
 /// Entry.
 #[expect(clippy::needless_pass_by_value, reason = "the macro passes it so")]
 #[xdp]
 fn xdp_lb(ctx: XdpContext) -> u32 {
-    let frame = Frame::new(&ctx);
-    let Some(ethernet) = frame.read::<EthHdr>(0) else {
-        return exit(&frame, Ok(Verdict::Pass(PassReason::Truncated)));
+    let Some(packet) = SCRATCH.get_ptr_mut(0) else {
+        // Never: the array has this element.
+        return xdp_action::XDP_PASS;
     };
-    match ethernet.ether_type {
-        IPV4 => ipv4(ctx.ctx),
-        IPV6 => ipv6(ctx.ctx),
-        _ => exit(&frame, Ok(Verdict::Pass(PassReason::NotIp))),
+    // SAFETY: the element is this CPU's own, and the program is not interrupted by itself.
+    let packet = unsafe { &mut *packet };
+    let frame = Frame::new(ctx.ctx);
+    packet.length = frame.length();
+    packet.ingress = frame.ingress();
+    let outcome = match process(ctx.ctx, &frame, packet) {
+        Ok(outcome) | Err(outcome) => outcome,
+    };
+    exit(packet, outcome)
+}
+
+/// The stages.
+#[inline(always)]
+fn process(ctx: *mut xdp_md, frame: &Frame, packet: &mut Packet) -> Result<Outcome, Outcome> {
+    match link::read(frame, packet)? {
+        link::IPV4 => ipv4(ctx, packet)?,
+        link::IPV6 => ipv6(ctx, packet)?,
+        _ => return Err(Outcome::pass(PassReason::NotIp)),
     }
-}
-
-// Each family is a subprogram: together they would not fit a stack frame.
-
-#[inline(never)]
-fn ipv4(ctx: *mut xdp_md) -> u32 {
-    let ctx = XdpContext::new(ctx);
-    let frame = Frame::new(&ctx);
-    exit(&frame, forward(&frame, packet::ipv4(&frame, EthHdr::LEN)))
-}
-
-#[inline(never)]
-fn ipv6(ctx: *mut xdp_md) -> u32 {
-    let ctx = XdpContext::new(ctx);
-    let frame = Frame::new(&ctx);
-    exit(&frame, forward(&frame, packet::ipv6(&frame, EthHdr::LEN)))
+    match packet.flow_family {
+        Family::V4 => choose_v4(ctx, packet)?,
+        Family::V6 => choose_v6(ctx, packet)?,
+    }
+    Ok(send(ctx, packet))
 }
 
 /// The single exit: counts the packet, once, and says what becomes of it.
 #[inline(always)]
-#[expect(clippy::needless_pass_by_value, reason = "each outcome ends here")]
-fn exit(frame: &Frame<'_>, outcome: Result<Verdict, DropReason>) -> u32 {
-    let length = frame.length();
-    match outcome {
-        Ok(Verdict::Forward {
-            service,
-            backend,
-            action,
-        }) => {
-            counters::verdict(Counter::Forwarded as u32, length);
-            counters::forwarded(service, backend, length);
-            action
-        }
-        Ok(Verdict::Pass(reason)) => {
-            counters::verdict(reason as u32, length);
-            xdp_action::XDP_PASS
-        }
-        Err(reason) => {
-            counters::verdict(reason as u32, length);
-            xdp_action::XDP_DROP
-        }
+fn exit(packet: &Packet, outcome: Outcome) -> u32 {
+    let counter = outcome.counter();
+    counters::verdict(counter, packet.length);
+    if counter == Counter::Forwarded as u32 {
+        counters::forwarded(packet.service, packet.way.backend, packet.length);
     }
+    outcome.action()
 }
 
-const IPV4: u16 = EtherType::Ipv4 as u16;
-const IPV6: u16 = EtherType::Ipv6 as u16;
+#[inline(never)]
+fn ipv4(ctx: *mut xdp_md, packet: &mut Packet) -> Status {
+    network::ipv4(&Frame::new(ctx), packet)
+}
 
-/// The way of a packet of either family.
-#[inline(always)]
-fn forward<A: Tracked + Vip>(
-    frame: &Frame<'_>,
-    parsed: Result<Parsed<A>, PassReason>,
-) -> Result<Verdict, DropReason> {
-    let packet = match parsed {
-        Ok(Parsed::Packet(packet)) => packet,
-        Ok(Parsed::Later(fragment)) => return fragments::follow(frame, &fragment),
-        Err(reason) => return Ok(Verdict::Pass(reason)),
-    };
-    let Some(service) = services::find(&packet.flow) else {
-        return Ok(Verdict::Pass(PassReason::NoService));
-    };
-    let segment = packet.segment(frame)?;
-    let Some(chosen) = balance::choose(frame, &packet.flow, segment, &service)? else {
-        return Ok(Verdict::Pass(PassReason::NoBackend));
-    };
-    if let Some(id) = packet.first_of {
-        fragments::remember(frame, &packet.flow, id, service.id, &chosen)?;
+#[inline(never)]
+fn ipv6(ctx: *mut xdp_md, packet: &mut Packet) -> Status {
+    network::ipv6(&Frame::new(ctx), packet)
+}
+
+#[inline(never)]
+fn choose_v4(ctx: *mut xdp_md, packet: &mut Packet) -> Status {
+    balance::choose::<[u8; 4]>(&Frame::new(ctx), packet)
+}
+
+#[inline(never)]
+fn choose_v6(ctx: *mut xdp_md, packet: &mut Packet) -> Status {
+    balance::choose::<[u8; 16]>(&Frame::new(ctx), packet)
+}
+
+#[inline(never)]
+fn send(ctx: *mut xdp_md, packet: &mut Packet) -> Outcome {
+    match send::send(Frame::new(ctx), packet) {
+        Ok(outcome) | Err(outcome) => outcome,
     }
-    let action = rewrite::l2(frame, &chosen)?;
-    if segment == Segment::Quotes {
-        counters::event(Event::IcmpError);
-    }
-    Ok(Verdict::Forward {
-        service: service.id,
-        backend: chosen.index,
-        action,
-    })
 }
 
 #[cfg(not(target_arch = "bpf"))]

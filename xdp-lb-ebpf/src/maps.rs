@@ -5,16 +5,18 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
 use xdp_lb_common::{
     abi::{
         BackendEntry, Budget, Count, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Meta,
-        ServiceEntry, ServiceKey, SlotPair, Timing, TokenBucket,
+        PrefixKey, ServiceEntry, ServiceKey, SlotPair, Timing, TokenBucket,
     },
     counters::Counter,
     hash::HashKey,
 };
+
+use crate::packet::Packet;
 
 /// Set at load.
 #[unsafe(no_mangle)]
@@ -31,6 +33,10 @@ pub(crate) static TIMING: Global<Timing> = Global::new(Timing {
     warning_ticks: 10 * 250,
 });
 
+/// Set at load.
+#[unsafe(no_mangle)]
+pub(crate) static GUE_PORT: Global<[u8; 2]> = Global::new(6080_u16.to_be_bytes());
+
 /// For the daemon only: the program does not read it.
 #[map]
 pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
@@ -38,6 +44,9 @@ pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static SERVICES: HashMap<ServiceKey, u32> =
     HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static PREFIXES: LpmTrie<PrefixKey, u32> = LpmTrie::with_max_entries(4096, 0);
 
 #[map]
 pub(crate) static SERVICE_TABLE: Array<ServiceEntry> =
@@ -83,4 +92,4 @@ pub(crate) static SERVICE_COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_e
 pub(crate) static BACKEND_COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(4096, 0);
 
 #[map]
-pub(crate) static PORTS: DevMapHash = DevMapHash::with_max_entries(64, 0);
+pub(crate) static SCRATCH: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

@@ -1,55 +1,88 @@
-//! What a packet is: the headers, as far as balancing needs them.
+//! The notes on the packet at hand, which the stages hand on to each other.
 
-use network_types::ip::{IpProto, Ipv4Hdr, Ipv6Hdr};
-use xdp_lb_common::{
-    abi::FlowKey,
-    counters::{DropReason, PassReason},
-};
+use xdp_lb_common::abi::{BackendLink, FlowKey, NextHop};
 
-use crate::{frame::Frame, icmp, transport};
-
-/// RFC 791: where these bits are set a packet is not the first fragment, or not the last.
-const FRAGMENT_OFFSET: u16 = 0x1fff;
-const MORE_FRAGMENTS: u16 = 0x2000;
-/// RFC 8200, section 4.5: the same in IPv6's fragment header.
-const FRAGMENT_OFFSET_V6: u16 = 0xfff8;
-const MORE_FRAGMENTS_V6: u16 = 0x0001;
-
-/// The most IPv6 extension headers that are read. RFC 8200 has six kinds, of which one may come
-/// twice; real packets have one or two.
-const EXTENSION_HEADERS: usize = 6;
-/// The most bytes of extension headers that are read: beyond, the verifier could not follow.
-const EXTENSION_BYTES: usize = 1024;
-
-/// What was read of a packet.
-pub(crate) enum Parsed<A> {
-    /// It has ports.
-    Packet(Packet<A>),
-    /// It is a later fragment.
-    Later(Fragment<A>),
-}
-
-/// What the fragments of a packet have in common.
-#[derive(Clone, Copy)]
-pub(crate) struct Fragment<A> {
-    pub(crate) source: A,
-    pub(crate) destination: A,
-    /// As it stands in the header.
-    pub(crate) id: u32,
-    pub(crate) protocol: u8,
-}
-
-/// A packet with its flow: TCP, UDP, or an ICMP error about one of those. Not yet known to be for a
-/// service.
-pub(crate) struct Packet<A> {
-    pub(crate) flow: FlowKey<A>,
-    /// Where the transport header begins, from the start of the frame.
-    transport: usize,
+/// The notes. They lie in memory of this CPU that the packet before has used, so each stage writes
+/// every field that it is said to write, and reads none that no stage before it has written.
+#[repr(C)]
+pub(crate) struct Packet {
+    /// The flow, where [`flow_family`](Self::flow_family) is IPv4. By [`network`](crate::network).
+    pub(crate) flow_v4: FlowKey<[u8; 4]>,
+    /// The flow, where it is IPv6.
+    pub(crate) flow_v6: FlowKey<[u8; 16]>,
+    /// The way to the backend. By [`balance`](crate::balance).
+    pub(crate) way: Way,
+    /// Id of the service. By `balance`.
+    pub(crate) service: u32,
+    /// For tunnels, a hash of the flow. By `balance`.
+    pub(crate) entropy: u32,
+    /// Bytes in the frame as it came. By the entry, as `ingress`.
+    pub(crate) length: u32,
+    /// Index of the interface that it came in by.
+    pub(crate) ingress: u32,
+    /// Where the IP header begins, from the start of the frame: behind 0, 1 or 2 tags. By
+    /// [`link`](crate::link).
+    network: u32,
+    /// Where the transport header begins. By `network`, as all that follows.
+    transport: u32,
     /// Bytes of the IP packet from there on.
-    transport_length: usize,
-    /// Its identification, where it is the first fragment of several.
-    pub(crate) first_of: Option<u32>,
-    is_icmp_error: bool,
+    pub(crate) transport_length: u32,
+    /// Bytes of the IP packet.
+    pub(crate) ip_length: u32,
+    /// The packet's identification, as it stands in the header, where it is a fragment.
+    pub(crate) fragment_id: u32,
+    /// Which fragment it is.
+    pub(crate) fragment: Fragment,
+    /// Family of the packet.
+    pub(crate) family: Family,
+    /// Family of the flow: another one only where an ICMP error quotes a packet in a tunnel.
+    pub(crate) flow_family: Family,
+    /// It is an ICMP error about a packet of the flow.
+    pub(crate) is_icmp_error: bool,
+    /// IPv4's type of service, IPv6's traffic class.
+    pub(crate) traffic_class: u8,
+    /// Routers may not fragment it: IPv4 with this bit, IPv6 always.
+    pub(crate) is_unfragmentable: bool,
+}
+
+/// An address family.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// IPv4.
+    V4 = 0,
+    /// IPv6.
+    V6 = 1,
+}
+
+/// Which fragment a packet is.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fragment {
+    /// None.
+    Whole = 0,
+    /// The first, which has the ports.
+    First = 1,
+    /// Another, which has none.
+    Later = 2,
+}
+
+/// What was read of a backend's entry, once for a packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    /// A [`NextHop`] packed into one word.
+    pub(crate) next_hop: u64,
+    /// A [`BackendLink`] packed into one word.
+    pub(crate) link: u64,
+    /// The word with the interface's MAC address and the outer tag.
+    pub(crate) source: u64,
+    /// Index of the backend.
+    pub(crate) backend: u16,
+    /// The inner tag.
+    pub(crate) inner_tag: u16,
+    /// Fills the struct up to a multiple of eight bytes.
+    pub(crate) reserved: u32,
 }
 
 /// What a packet does to its connection.
@@ -65,239 +98,48 @@ pub(crate) enum Segment {
     Quotes,
 }
 
-/// What the network header says of what is behind it.
-#[derive(Clone, Copy)]
-struct Payload {
-    protocol: u8,
-    offset: usize,
-    length: usize,
-    fragment: FragmentKind,
-}
+/// The most that [`Packet::transport`] can be, plus one; a power of two, so that it is a mask.
+const TRANSPORT_LIMIT: u32 = 2048;
 
-/// Which fragment a packet is, with its identification.
-#[derive(Clone, Copy)]
-enum FragmentKind {
-    Whole,
-    First(u32),
-    Later(u32),
-}
-
-/// Reads an IPv4 packet that begins at `start`, up to the ports.
-#[inline(always)]
-pub(crate) fn ipv4(frame: &Frame<'_>, start: usize) -> Result<Parsed<[u8; 4]>, PassReason> {
-    let ip: Ipv4Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
-    let header_length = usize::from(ip.vihl & 0x0f) * 4;
-    let total_length = usize::from(u16::from_be_bytes(ip.tot_len));
-    if ip.vihl >> 4 != 4
-        || header_length < Ipv4Hdr::LEN
-        || total_length < header_length
-        || total_length > frame.length() - start
-    {
-        return Err(PassReason::Truncated);
-    }
-    if !transport::is_known(ip.proto) && !icmp::is_icmp(ip.proto) {
-        return Err(PassReason::OtherProtocol);
-    }
-    let flags = u16::from_be_bytes(ip.frags);
-    let id = u32::from(u16::from_ne_bytes(ip.id));
-    let payload = Payload {
-        protocol: ip.proto,
-        offset: start + header_length,
-        length: total_length - header_length,
-        fragment: if flags & FRAGMENT_OFFSET != 0 {
-            FragmentKind::Later(id)
-        } else if flags & MORE_FRAGMENTS != 0 {
-            FragmentKind::First(id)
-        } else {
-            FragmentKind::Whole
-        },
-    };
-    let (source, destination) = (ip.src_addr, ip.dst_addr);
-    with_payload(frame, source, destination, payload, |frame| {
-        if !icmp::is_icmp(payload.protocol) {
-            return None;
-        }
-        Some(icmp::flow_v4(frame, payload.offset, destination))
-    })
-}
-
-/// Reads an IPv6 packet that begins at `start`, up to the ports.
-#[inline(always)]
-pub(crate) fn ipv6(frame: &Frame<'_>, start: usize) -> Result<Parsed<[u8; 16]>, PassReason> {
-    let ip: Ipv6Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
-    let payload_length = usize::from(u16::from_be_bytes(ip.payload_len));
-    if ip.vcf[0] >> 4 != 6 || payload_length > frame.length() - start - Ipv6Hdr::LEN {
-        return Err(PassReason::Truncated);
-    }
-    // IPv4-mapped addresses stand for IPv4 ones in the maps; on the wire they mean nothing.
-    if matches!(ip.dst_addr, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..]) {
-        return Err(PassReason::NoService);
-    }
-    let start = start + Ipv6Hdr::LEN;
-    let payload = behind_extensions(frame, start, ip.next_hdr, payload_length)?;
-    let (source, destination) = (ip.src_addr, ip.dst_addr);
-    with_payload(frame, source, destination, payload, |frame| {
-        if !icmp::is_icmp_v6(payload.protocol) {
-            return None;
-        }
-        Some(icmp::flow_v6(frame, payload.offset, destination))
-    })
-}
-
-/// Goes through the extension headers (RFC 8200, section 4).
-#[inline(always)]
-fn behind_extensions(
-    frame: &Frame<'_>,
-    start: usize,
-    first: u8,
-    length: usize,
-) -> Result<Payload, PassReason> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    const DESTINATION: u8 = 60;
-
-    let mut protocol = first;
-    let mut skipped = 0;
-    let mut fragment = FragmentKind::Whole;
-    for _ in 0..EXTENSION_HEADERS {
-        if is_read(protocol) {
-            break;
-        }
-        if !matches!(
-            protocol,
-            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
-        ) {
-            return Err(PassReason::OtherProtocol);
-        }
-        if skipped > EXTENSION_BYTES {
-            return Err(PassReason::TooManyHeaders);
-        }
-        let header: [u8; 4] = frame.read(start + skipped).ok_or(PassReason::Truncated)?;
-        let [next, size, high, low] = header;
-        skipped += match protocol {
-            FRAGMENT => {
-                let flags = u16::from_be_bytes([high, low]);
-                let id: [u8; 4] = frame
-                    .read(start + skipped + 4)
-                    .ok_or(PassReason::Truncated)?;
-                let id = u32::from_ne_bytes(id);
-                if flags & FRAGMENT_OFFSET_V6 != 0 {
-                    return Ok(Payload {
-                        protocol: next,
-                        offset: start,
-                        length,
-                        fragment: FragmentKind::Later(id),
-                    });
-                }
-                if flags & MORE_FRAGMENTS_V6 != 0 {
-                    fragment = FragmentKind::First(id);
-                }
-                8
-            }
-            AUTHENTICATION => (usize::from(size) + 2) * 4,
-            _ => (usize::from(size) + 1) * 8,
-        };
-        protocol = next;
-    }
-    if !is_read(protocol) || skipped > EXTENSION_BYTES {
-        return Err(PassReason::TooManyHeaders);
-    }
-    if skipped > length {
-        return Err(PassReason::Truncated);
-    }
-    Ok(Payload {
-        protocol,
-        offset: start + skipped,
-        length: length - skipped,
-        fragment,
-    })
-}
-
-/// True for what may stand behind IPv6's headers and is looked at.
-#[inline(always)]
-fn is_read(protocol: u8) -> bool {
-    transport::is_known(protocol) || icmp::is_icmp_v6(protocol)
-}
-
-/// Reads what is behind the network header: ports, or, by `icmp_error`, what an ICMP error is about.
-#[inline(always)]
-fn with_payload<A: Copy>(
-    frame: &Frame<'_>,
-    source: A,
-    destination: A,
-    payload: Payload,
-    icmp_error: impl FnOnce(&Frame<'_>) -> Option<Result<FlowKey<A>, PassReason>>,
-) -> Result<Parsed<A>, PassReason> {
-    let first_of = match payload.fragment {
-        FragmentKind::Later(id) => {
-            let protocol = payload.protocol;
-            return Ok(Parsed::Later(Fragment {
-                source,
-                destination,
-                id,
-                protocol,
-            }));
-        }
-        FragmentKind::First(id) => Some(id),
-        FragmentKind::Whole => None,
-    };
-    let (flow, is_icmp_error) = match icmp_error(frame) {
-        Some(flow) => (flow?, true),
-        None => (with_ports(frame, source, destination, payload)?, false),
-    };
-    Ok(Parsed::Packet(Packet {
-        flow,
-        transport: payload.offset,
-        transport_length: payload.length,
-        first_of,
-        is_icmp_error,
-    }))
-}
-
-#[inline(always)]
-fn with_ports<A>(
-    frame: &Frame<'_>,
-    source: A,
-    destination: A,
-    payload: Payload,
-) -> Result<FlowKey<A>, PassReason> {
-    if payload.length < size_of::<[u8; 4]>() {
-        return Err(PassReason::Truncated);
-    }
-    let [a, b, c, d]: [u8; 4] = frame.read(payload.offset).ok_or(PassReason::Truncated)?;
-    Ok(FlowKey {
-        source,
-        destination,
-        source_port_be: [a, b],
-        destination_port_be: [c, d],
-        protocol: payload.protocol,
-        reserved: [0; 3],
-    })
-}
-
-impl<A> Packet<A> {
-    /// Reads the transport header of a packet that is for a service.
+impl Packet {
+    /// Where the IP header begins. The mask is for the verifier.
     #[inline(always)]
-    pub(crate) fn segment(&self, frame: &Frame<'_>) -> Result<Segment, DropReason> {
-        if self.is_icmp_error {
-            // Errors are short (RFC 1812, RFC 4443); nobody fragments them.
-            return if self.first_of.is_some() {
-                Err(DropReason::FirstFragment)
-            } else {
-                Ok(Segment::Quotes)
-            };
-        }
-        if self.flow.protocol != IpProto::Udp as u8 {
-            return transport::tcp(frame, self.transport, self.transport_length);
-        }
-        // A first fragment states the length of the whole datagram.
-        let length = if self.first_of.is_some() {
-            usize::MAX
-        } else {
-            self.transport_length
-        };
-        transport::udp(frame, self.transport, length)
+    pub(crate) fn network(&self) -> usize {
+        (self.network & 0x1f) as usize
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_network(&mut self, offset: usize) {
+        self.network = offset as u32;
+    }
+
+    /// Where the transport header begins. The mask is for the verifier.
+    #[inline(always)]
+    pub(crate) fn transport(&self) -> usize {
+        (self.transport & (TRANSPORT_LIMIT - 1)) as usize
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_transport(&mut self, offset: usize) {
+        self.transport = offset as u32;
+    }
+}
+
+impl Way {
+    #[inline(always)]
+    pub(crate) fn next_hop(&self) -> NextHop {
+        NextHop::unpack(self.next_hop)
+    }
+
+    #[inline(always)]
+    pub(crate) fn link(&self) -> BackendLink {
+        BackendLink::unpack(self.link)
+    }
+
+    /// MAC address of the interface, and the outer tag.
+    #[inline(always)]
+    pub(crate) fn source(&self) -> ([u8; 6], u16) {
+        let [a, b, c, d, e, f, g, h] = self.source.to_ne_bytes();
+        ([a, b, c, d, e, f], u16::from_ne_bytes([g, h]))
     }
 }

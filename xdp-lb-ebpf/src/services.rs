@@ -2,9 +2,10 @@
 
 use core::ptr;
 
-use xdp_lb_common::abi::{FlowKey, ServiceEntry, ServiceKey, TableRef, mapped};
+use aya_ebpf::maps::lpm_trie::Key;
+use xdp_lb_common::abi::{FlowKey, PrefixKey, ServiceEntry, ServiceKey, TableRef, mapped};
 
-use crate::maps::{SERVICE_TABLE, SERVICES};
+use crate::maps::{PREFIXES, SERVICE_TABLE, SERVICES};
 
 /// A service, as read once for a packet.
 pub(crate) struct Service {
@@ -41,23 +42,16 @@ impl Vip for [u8; 16] {
     }
 }
 
-/// The service of the flow's destination: by its port, else the one for every port.
+/// The service of the flow's destination: by its port, else the one for every port; else that of the
+/// longest prefix, by its port, else for every port.
 #[inline(always)]
 pub(crate) fn find<A: Vip>(flow: &FlowKey<A>) -> Option<Service> {
-    let mut key = ServiceKey {
-        vip: flow.destination.to_key(),
-        port_be: flow.destination_port_be,
-        protocol: flow.protocol,
-        reserved: 0,
-    };
-    // SAFETY: the value is one aligned word that is never changed in place.
-    let mut id = unsafe { SERVICES.get(key) };
-    if id.is_none() {
-        key.port_be = [0; 2];
-        // SAFETY: as above.
-        id = unsafe { SERVICES.get(key) };
-    }
-    let id = *id?;
+    let vip = flow.destination.to_key();
+    let protocol = flow.protocol;
+    let id = at_address(vip, protocol, flow.destination_port_be)
+        .or_else(|| at_address(vip, protocol, [0; 2]))
+        .or_else(|| at_prefix(vip, protocol, flow.destination_port_be))
+        .or_else(|| at_prefix(vip, protocol, [0; 2]))?;
     let entry = SERVICE_TABLE.get_ptr(id)?;
     // SAFETY: `entry` points into an array's element, which lives as long as the map. The daemon
     // writes the fields meanwhile, each as one word, so each is read once, as one word.
@@ -74,4 +68,35 @@ pub(crate) fn find<A: Vip>(flow: &FlowKey<A>) -> Option<Service> {
         flags,
         idle_ticks,
     })
+}
+
+/// True if the address is a VIP of some service, or within one that is a prefix.
+#[inline(always)]
+pub(crate) fn is_vip(address: [u8; 16]) -> bool {
+    at_address(address, 0, [0; 2]).is_some() || at_prefix(address, 0, [0; 2]).is_some()
+}
+
+/// The id of the service at a VIP; port 0: the one for every port.
+#[inline(always)]
+fn at_address(vip: [u8; 16], protocol: u8, port_be: [u8; 2]) -> Option<u32> {
+    let key = ServiceKey {
+        vip,
+        port_be,
+        protocol,
+        reserved: 0,
+    };
+    // SAFETY: the value is one aligned word that is never changed in place.
+    unsafe { SERVICES.get(key) }.copied()
+}
+
+/// The id of the service at the longest prefix that `vip` is within; port 0: as above.
+#[inline(always)]
+fn at_prefix(vip: [u8; 16], protocol: u8, port_be: [u8; 2]) -> Option<u32> {
+    let key = PrefixKey {
+        protocol,
+        reserved: 0,
+        port_be,
+        address: vip,
+    };
+    PREFIXES.get(Key::new(PrefixKey::ALL_BITS, key)).copied()
 }

@@ -3,12 +3,15 @@
 use network_types::ip::IpProto;
 use xdp_lb_common::counters::DropReason;
 
-use crate::{frame::Frame, packet::Segment};
+use crate::{
+    frame::Frame,
+    packet::{Fragment, Packet, Segment},
+};
 
 /// Bytes of a TCP header without options.
 const TCP_HEADER: usize = 20;
 /// Bytes of a UDP header.
-const UDP_HEADER: usize = 8;
+pub(crate) const UDP_HEADER: usize = 8;
 
 /// True for the protocols that services can have.
 #[inline(always)]
@@ -18,7 +21,7 @@ pub(crate) fn is_known(protocol: u8) -> bool {
 
 /// Reads the TCP header at `offset`, of a segment of `length` bytes.
 #[inline(always)]
-pub(crate) fn tcp(frame: &Frame<'_>, offset: usize, length: usize) -> Result<Segment, DropReason> {
+fn tcp(frame: &Frame, offset: usize, length: usize) -> Result<Segment, DropReason> {
     const FIN: u8 = 0x01;
     const SYN: u8 = 0x02;
     const RST: u8 = 0x04;
@@ -41,11 +44,35 @@ pub(crate) fn tcp(frame: &Frame<'_>, offset: usize, length: usize) -> Result<Seg
 
 /// Reads the UDP header at `offset`, of a datagram of `length` bytes.
 #[inline(always)]
-pub(crate) fn udp(frame: &Frame<'_>, offset: usize, length: usize) -> Result<Segment, DropReason> {
+fn udp(frame: &Frame, offset: usize, length: usize) -> Result<Segment, DropReason> {
     let header: [u8; UDP_HEADER] = frame.read(offset).ok_or(DropReason::BadUdpHeader)?;
     let stated = usize::from(u16::from_be_bytes([header[4], header[5]]));
     if stated < UDP_HEADER || stated > length {
         return Err(DropReason::BadUdpHeader);
     }
     Ok(Segment::Continues)
+}
+
+/// Reads the transport header of a packet that is for a service.
+#[inline(always)]
+pub(crate) fn segment(frame: &Frame, packet: &Packet, protocol: u8) -> Result<Segment, DropReason> {
+    if packet.is_icmp_error {
+        // Errors are short (RFC 1812, RFC 4443); nobody fragments them.
+        return if packet.fragment == Fragment::First {
+            Err(DropReason::FirstFragment)
+        } else {
+            Ok(Segment::Quotes)
+        };
+    }
+    let length = packet.transport_length as usize;
+    if protocol != IpProto::Udp as u8 {
+        return tcp(frame, packet.transport(), length);
+    }
+    // A first fragment states the length of the whole datagram.
+    let length = if packet.fragment == Fragment::First {
+        usize::MAX
+    } else {
+        length
+    };
+    udp(frame, packet.transport(), length)
 }

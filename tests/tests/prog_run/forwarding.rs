@@ -1,16 +1,12 @@
 //! The packet on its way: new MAC addresses, nothing else, and out by the right interface.
 
-use xdp_lb_common::counters::{Counter, Kind};
 use xdp_lb_tests::{
     expect::forwarded_to,
     packet::{Frame, tcp},
-    plane::{A, Action, B, on_plane, settled},
+    plane::{A, B, on_plane, settled},
 };
 
 use crate::case::{Case, case, check};
-
-/// No interface has this index.
-const NO_INTERFACE: u32 = 4711;
 
 pub(crate) fn cases() -> Vec<Case> {
     [0, 1, 5, 6, 7, 536, 1460, 3000]
@@ -55,24 +51,5 @@ fn a_backend_behind_another_interface_is_reached_by_redirection() {
         plane.check(tcp().syn(), &forwarded_to(A));
         plane.slot(settled(B));
         plane.check(tcp().syn(), &forwarded_to(B).redirected());
-    });
-}
-
-#[test]
-fn a_packet_for_an_interface_that_is_not_ours_is_dropped() {
-    on_plane(|plane| {
-        plane.start_behind(A, NO_INTERFACE);
-        assert_eq!(plane.send(tcp().syn()).action, Action::Drop);
-    });
-}
-
-#[test]
-fn a_packet_that_is_dropped_for_its_interface_is_counted_as_a_drop() {
-    on_plane(|plane| {
-        plane.start_behind(A, NO_INTERFACE);
-        let seen = plane.send(tcp().syn());
-        assert_eq!(seen.action, Action::Drop);
-        let verdicts: Vec<_> = seen.verdicts().map(Counter::kind).collect();
-        assert_eq!(verdicts, [Kind::Drop]);
     });
 }

@@ -18,12 +18,11 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         not_ip("an ARP request for the VIP", arp_request()),
         no_service("a SYN over IPv6 to the VIP's mapped form", ipv6_syn()),
-        not_ip("a SYN to the VIP within a VLAN", syn().in_vlan(7)),
         not_ip(
-            "a SYN to the VIP within two VLANs",
-            syn().in_vlan(7).in_vlan(8).with_ether_type(0x88a8),
+            "a SYN to the VIP within three VLANs",
+            syn().in_vlan(7).in_vlan(8).in_vlan(9),
         ),
-        not_ip("a SYN with priority but no VLAN", syn().in_vlan(0)),
+        not_ip("ARP within a VLAN", arp_request().in_vlan(7)),
         not_ip(
             "an IEEE 802.3 frame, with a length for a type",
             syn().with_ether_type(40),

@@ -75,11 +75,13 @@ pub enum Budget {
     Openings = 1,
     /// New entries in the map of fragments.
     Fragments = 2,
+    /// ICMP messages to clients whose packets are too big.
+    Answers = 3,
 }
 
 impl Budget {
     /// How many there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
 }
 
 /// The state of one [`Budget`] on one CPU.

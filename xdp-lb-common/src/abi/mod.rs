@@ -16,12 +16,12 @@ pub use self::{
     backend::{BackendEntry, BackendLink, NextHop},
     flow::{BackendRef, Budget, FlowEntry, FlowKey, Timing, TokenBucket},
     fragment::{FragmentEntry, FragmentKey},
-    service::{ServiceEntry, ServiceKey, TableRef, mapped},
+    service::{PrefixKey, ServiceEntry, ServiceKey, TableRef, mapped},
     slot::{Slot, SlotPair},
 };
 
 /// Version of everything in this module. A daemon adopts pinned maps only where it is equal.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps, as pinned below the pin directory.
 pub mod map {
@@ -29,6 +29,8 @@ pub mod map {
     pub const META: &str = "META";
     /// Hash, [`ServiceKey`](super::ServiceKey) → service id (`u32`).
     pub const SERVICES: &str = "SERVICES";
+    /// Longest-prefix-match trie, [`PrefixKey`](super::PrefixKey) → service id (`u32`).
+    pub const PREFIXES: &str = "PREFIXES";
     /// Array by service id of [`ServiceEntry`](super::ServiceEntry), mmap-able.
     pub const SERVICE_TABLE: &str = "SERVICE_TABLE";
     /// Array of [`SlotPair`](super::SlotPair), mmap-able: the arena of all lookup tables.
@@ -55,12 +57,13 @@ pub mod map {
     pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTERS";
     /// Per-CPU array by backend index of [`Count`](super::Count): packets forwarded.
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
-    /// Devmap by interface index: where frames may be redirected to.
-    pub const PORTS: &str = "PORTS";
+    /// Per-CPU array with one entry: the program's notes on the packet at hand. For the program only.
+    pub const SCRATCH: &str = "SCRATCH";
     /// The maps that outlive the daemon. The others begin anew with each program.
-    pub const PINNED: [&str; 13] = [
+    pub const PINNED: [&str; 14] = [
         META,
         SERVICES,
+        PREFIXES,
         SERVICE_TABLE,
         SLOTS,
         BACKENDS,
@@ -81,6 +84,8 @@ pub mod global {
     pub const HASH_KEY: &str = "HASH_KEY";
     /// [`Timing`](super::Timing): rates and times, in ticks of the kernel's clock.
     pub const TIMING: &str = "TIMING";
+    /// `[u8; 2]`: the destination port of the forwarding mode `gue`, in network order.
+    pub const GUE_PORT: &str = "GUE_PORT";
 }
 
 /// The value of [`map::META`].
@@ -118,6 +123,7 @@ const _: () = {
     use core::mem::size_of;
     assert!(size_of::<Meta>() == 24);
     assert!(size_of::<ServiceKey>() == 20);
+    assert!(size_of::<PrefixKey>() == 20);
     assert!(size_of::<ServiceEntry>() == 16);
     assert!(size_of::<SlotPair>() == 8);
     assert!(size_of::<BackendEntry>() == 64);
@@ -127,7 +133,7 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<FragmentEntry>() == 16);
     assert!(size_of::<TokenBucket>() == 16);
-    assert!(size_of::<Timing>() == 40);
+    assert!(size_of::<Timing>() == 48);
     assert!(size_of::<Count>() == 16);
 };
 
@@ -156,6 +162,7 @@ mod tests {
         let link = BackendLink {
             ifindex: u32::MAX,
             generation: u16::MAX,
+            mtu: 1500,
         };
         assert_eq!(BackendLink::unpack(link.pack()), link);
         let backend = BackendRef {

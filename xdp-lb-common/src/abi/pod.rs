@@ -1,8 +1,8 @@
 //! Leave to copy the types to and from kernel memory, for the daemon.
 
 use super::{
-    BackendEntry, Count, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Meta, ServiceEntry,
-    ServiceKey, Timing, TokenBucket,
+    BackendEntry, Count, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Meta, PrefixKey,
+    ServiceEntry, ServiceKey, Timing, TokenBucket,
 };
 use crate::hash::HashKey;
 
@@ -25,6 +25,7 @@ pod!(
     FlowKey<[u8; 16]>,
     HashKey,
     Meta,
+    PrefixKey,
     ServiceEntry,
     ServiceKey,
     Timing,

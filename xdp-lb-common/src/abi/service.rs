@@ -39,6 +39,35 @@ impl ServiceKey {
     }
 }
 
+/// What a service whose VIP is a prefix is found by, where no [`ServiceKey`] is: of several that match,
+/// the longest. The trie's key has the number of bits that must match in front of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PrefixKey {
+    /// IP protocol number; 0 with port 0: the key tells that the prefix is one of some service, for
+    /// packets that have no ports.
+    pub protocol: u8,
+    /// Always 0.
+    pub reserved: u8,
+    /// Destination port in network order; 0: every port.
+    pub port_be: [u8; 2],
+    /// The prefix; one of IPv4 in its IPv4-mapped form.
+    pub address: [u8; 16],
+}
+
+impl PrefixKey {
+    /// The bits that must match where the whole address must: what packets are looked up with.
+    pub const ALL_BITS: u32 = Self::bits(128);
+
+    /// The bits that must match for a prefix of `length` bits. An IPv4 prefix has 96 more than it is
+    /// written with.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bits(length: u32) -> u32 {
+        32 + length
+    }
+}
+
 /// How a service is balanced.
 ///
 /// Each field is read and written as one aligned word. `table` alone says where the lookup table

@@ -32,8 +32,8 @@ use std::path::Path;
 pub use error::{ConfigError, Problem};
 pub use rules::{RuleError, validate_backend};
 pub use types::{
-    AttachMode, Backend, Config, ConnectionTracking, DEFAULT_WEIGHT, Forwarding, IdleTimeout,
-    Interface, Limits, Protocol, Service,
+    AttachMode, Backend, Config, ConnectionTracking, DEFAULT_GUE_PORT, DEFAULT_WEIGHT, Forwarding,
+    IdleTimeout, Interface, Limits, Protocol, Service,
 };
 
 use crate::lookup::Scheduler;

@@ -12,6 +12,9 @@ use super::duration;
 /// The weight of a backend for which none is written.
 pub const DEFAULT_WEIGHT: u32 = 100;
 
+/// The UDP port of the forwarding mode `gue` for which none is written (registered for GUE with IANA).
+pub const DEFAULT_GUE_PORT: u16 = 6080;
+
 /// A whole configuration in which every rule holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {

@@ -5,17 +5,13 @@
 
 use std::{collections::BTreeSet, fmt, path::Path};
 
-use aya::{
-    maps::xdp::XdpMapError,
-    programs::{
-        ProgramError, XdpMode,
-        links::{FdLink, PinnedLink},
-        xdp::XdpLink,
-    },
+use aya::programs::{
+    ProgramError, XdpMode,
+    links::{FdLink, PinnedLink},
+    xdp::XdpLink,
 };
 use nix::{errno::Errno, net::if_::if_nametoindex};
 use serde::Serialize;
-use xdp_lb_common::abi::map;
 
 use super::{Dataplane, DataplaneError};
 use crate::config::{AttachMode, Interface};
@@ -83,15 +79,6 @@ impl Dataplane {
     pub fn attach(&mut self, interface: &Interface) -> Result<Attachment, DataplaneError> {
         let name = interface.name.as_str();
         let ifindex = index_of(name)?;
-        self.ports
-            .insert(ifindex, ifindex, None, 0)
-            .map_err(|error| match error {
-                XdpMapError::MapError(source) => DataplaneError::map(map::PORTS, source),
-                error => DataplaneError::Attach {
-                    interface: name.to_owned(),
-                    reason: error.to_string(),
-                },
-            })?;
         let attached = |mode, fallback| Attachment {
             interface: name.to_owned(),
             ifindex,

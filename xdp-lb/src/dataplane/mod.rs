@@ -20,12 +20,12 @@ use std::{fs::File, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, DevMapHash, HashMap, Map, MapData, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, lpm_trie::LpmTrie},
     programs::Xdp,
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use xdp_lb_common::{
-    abi::{ABI_VERSION, Count, Meta, ServiceKey, Timing, global, map},
+    abi::{ABI_VERSION, Count, Meta, PrefixKey, ServiceKey, Timing, global, map},
     hash::HashKey,
 };
 
@@ -48,11 +48,12 @@ pub const PROGRAM: &str = "xdp_lb";
 /// Entries of the map of openings.
 const OPENINGS: u32 = 65_536;
 
+/// ICMP messages that one CPU sends to clients in a second: enough for each of many clients to learn
+/// the size that fits, too few to be of use to one who forges their addresses.
+const ANSWERS_PER_SECOND: u32 = 1000;
+
 /// Entries of the map of fragments.
 const FRAGMENTS: u32 = 32_768;
-
-/// Most interfaces that packets may leave by.
-const PORTS: u32 = 64;
 
 /// What a data plane is opened with.
 #[derive(Clone, Debug)]
@@ -63,6 +64,8 @@ pub struct Options {
     pub limits: Limits,
     /// Key of the flow hash.
     pub hash_key: HashKey,
+    /// Destination port of the forwarding mode `gue`.
+    pub gue_port: u16,
 }
 
 /// The loaded program with its maps. Dropping it closes them; what is pinned stays.
@@ -72,13 +75,13 @@ pub struct Dataplane {
     ticks: Ticks,
     sizes: Sizes,
     services: HashMap<MapData, ServiceKey, u32>,
+    prefixes: LpmTrie<MapData, PrefixKey, u32>,
     service_table: Mapping,
     slots: Mapping,
     backends: Mapping,
     counters: PerCpuArray<MapData, Count>,
     service_counters: PerCpuArray<MapData, Count>,
     backend_counters: PerCpuArray<MapData, Count>,
-    ports: DevMapHash<MapData>,
     /// Keeps another daemon away from the pins.
     _lock: File,
 }
@@ -128,13 +131,13 @@ impl Dataplane {
             ticks,
             sizes: sizes(&ebpf)?,
             services: take(&mut ebpf, map::SERVICES)?,
+            prefixes: take(&mut ebpf, map::PREFIXES)?,
             service_table: mapping(&mut ebpf, map::SERVICE_TABLE, 16)?,
             slots: mapping(&mut ebpf, map::SLOTS, 8)?,
             backends: mapping(&mut ebpf, map::BACKENDS, 64)?,
             counters: take(&mut ebpf, map::COUNTERS)?,
             service_counters: take(&mut ebpf, map::SERVICE_COUNTERS)?,
             backend_counters: take(&mut ebpf, map::BACKEND_COUNTERS)?,
-            ports: take(&mut ebpf, map::PORTS)?,
             ebpf,
             _lock: lock,
         };
@@ -214,6 +217,7 @@ fn timing(limits: &Limits, ticks: Ticks, cpus: u32) -> Timing {
         limits.new_flows_per_second,
         lasting(OPENINGS).min(limits.new_flows_per_second),
         lasting(FRAGMENTS),
+        ANSWERS_PER_SECOND,
     ];
     let per_tick = rates.map(|rate| rate.div_ceil(ticks.per_second()).max(1));
     Timing {
@@ -229,6 +233,7 @@ fn timing(limits: &Limits, ticks: Ticks, cpus: u32) -> Timing {
 fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
     let limits = &options.limits;
     let backends = limits.backends + 1;
+    let gue_port_be = options.gue_port.to_be_bytes();
     let pins: Vec<_> = map::PINNED
         .iter()
         .map(|&name| (name, options.pins.path().join(name)))
@@ -237,8 +242,10 @@ fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
     loader
         .override_global(global::HASH_KEY, &options.hash_key, true)
         .override_global(global::TIMING, timing, true)
+        .override_global(global::GUE_PORT, &gue_port_be, true)
         // Every VIP has a key of its own as well.
         .map_max_entries(map::SERVICES, limits.services.saturating_mul(2))
+        .map_max_entries(map::PREFIXES, limits.services.saturating_mul(2))
         .map_max_entries(map::SERVICE_TABLE, limits.services)
         .map_max_entries(map::SERVICE_COUNTERS, limits.services)
         .map_max_entries(map::SLOTS, limits.slots.div_ceil(2))
@@ -248,8 +255,7 @@ fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
         .map_max_entries(map::FLOWS_V6, limits.flows)
         .map_max_entries(map::OPENINGS_V4, OPENINGS)
         .map_max_entries(map::OPENINGS_V6, OPENINGS)
-        .map_max_entries(map::FRAGMENTS, FRAGMENTS)
-        .map_max_entries(map::PORTS, PORTS);
+        .map_max_entries(map::FRAGMENTS, FRAGMENTS);
     for (name, path) in &pins {
         loader.map_pin_path(name, path.as_path());
     }

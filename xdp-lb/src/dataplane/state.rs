@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::maps::MapError;
+use aya::maps::{MapError, lpm_trie::Key};
 use nix::errno::Errno;
-use xdp_lb_common::abi::{BackendEntry, NextHop, ServiceEntry, ServiceKey, Slot, TableRef, map};
+use xdp_lb_common::abi::{
+    BackendEntry, NextHop, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef, map,
+};
 
 use super::{Dataplane, DataplaneError};
 
@@ -105,6 +107,53 @@ impl Dataplane {
         }
     }
 
+    /// Lets the prefix with the first `length` bits of the key's address lead to the service `id`.
+    ///
+    /// # Errors
+    ///
+    /// If the map is full.
+    pub fn set_prefix(
+        &mut self,
+        key: PrefixKey,
+        length: u32,
+        id: u32,
+    ) -> Result<(), DataplaneError> {
+        let key = Key::new(PrefixKey::bits(length), key);
+        let size = self.sizes.services;
+        self.prefixes
+            .insert(&key, id, 0)
+            .map_err(|error| match error {
+                MapError::SyscallError(error)
+                    if error.io_error.raw_os_error() == Some(Errno::ENOSPC as i32) =>
+                {
+                    DataplaneError::Full {
+                        name: map::PREFIXES,
+                        size,
+                        limit: "services",
+                    }
+                }
+                source => DataplaneError::map(map::PREFIXES, source),
+            })
+    }
+
+    /// Takes a prefix away.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let the map be written. That it is gone already is none.
+    pub fn remove_prefix(&mut self, key: PrefixKey, length: u32) -> Result<(), DataplaneError> {
+        let key = Key::new(PrefixKey::bits(length), key);
+        match self.prefixes.remove(&key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(Errno::ENOENT as i32) =>
+            {
+                Ok(())
+            }
+            Err(source) => Err(DataplaneError::map(map::PREFIXES, source)),
+        }
+    }
+
     /// Reads the slots of a table. A table that is not within the arena reads as empty.
     #[must_use]
     pub fn slots(&self, table: TableRef) -> Vec<Slot> {
@@ -135,21 +184,10 @@ impl Dataplane {
     /// Reads a backend's entry.
     #[must_use]
     pub fn backend(&self, index: u16) -> BackendEntry {
-        let [next_hop, link, mac, owner, high, low, tail @ ..] =
-            read_words::<BACKEND_WORDS>(self.backends.words(), u32::from(index));
-        let mut address = [0; 16];
-        address[..8].copy_from_slice(&high.to_ne_bytes());
-        address[8..].copy_from_slice(&low.to_ne_bytes());
-        let [a, b, c, d, e, f, g, h] = owner.to_ne_bytes();
-        BackendEntry {
-            next_hop,
-            link,
-            source_mac: mac.to_ne_bytes(),
-            service: u32::from_ne_bytes([a, b, c, d]),
-            reserved: u32::from_ne_bytes([e, f, g, h]),
-            address,
-            reserved_tail: tail,
-        }
+        let words = read_words::<BACKEND_WORDS>(self.backends.words(), u32::from(index));
+        // SAFETY: the entry is made of integers and arrays of them, without padding, as `Pod` says,
+        // so any words are one.
+        unsafe { std::mem::transmute::<[u64; BACKEND_WORDS], BackendEntry>(words) }
     }
 
     /// Writes a backend's entry. Packets see the old entry, then one that may not be used, then the
@@ -162,9 +200,8 @@ impl Dataplane {
     pub fn set_backend(&mut self, index: u16, entry: &BackendEntry) -> Result<(), DataplaneError> {
         let held = self.backend(index);
         let words = words::<BACKEND_WORDS>(self.backends.words(), u32::from(index));
-        let store = |word: usize, bytes: [u8; 8]| {
-            words[word].store(u64::from_ne_bytes(bytes), Ordering::Release);
-        };
+        // SAFETY: as in `backend`.
+        let new = unsafe { std::mem::transmute::<BackendEntry, [u64; BACKEND_WORDS]>(*entry) };
         if (BackendEntry {
             next_hop: entry.next_hop,
             ..held
@@ -174,20 +211,9 @@ impl Dataplane {
             if NextHop::unpack(held.next_hop).is_serving() {
                 self.wait_for_packets_in_flight()?;
             }
-            words[1].store(entry.link, Ordering::Release);
-            store(2, entry.source_mac);
-            let [a, b, c, d] = entry.service.to_ne_bytes();
-            let [e, f, g, h] = entry.reserved.to_ne_bytes();
-            store(3, [a, b, c, d, e, f, g, h]);
-            let (high, low) = entry.address.split_at(8);
-            store(
-                4,
-                high.try_into().expect("half of an address has eight bytes"),
-            );
-            store(
-                5,
-                low.try_into().expect("half of an address has eight bytes"),
-            );
+            for (word, &new) in words.iter().zip(&new).skip(1) {
+                word.store(new, Ordering::Release);
+            }
         }
         words[0].store(entry.next_hop, Ordering::SeqCst);
         Ok(())

@@ -99,6 +99,7 @@ impl Director {
             pins: paths.pins.clone(),
             limits: config.limits,
             hash_key: config.hash_key,
+            gue_port: crate::config::DEFAULT_GUE_PORT,
         };
         let (mut dataplane, origin) = Dataplane::open(&options)?;
         dataplane.follow_logs();

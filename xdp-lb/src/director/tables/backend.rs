@@ -30,6 +30,7 @@ pub(super) fn begin(
     let link = BackendLink {
         ifindex: 0,
         generation: generation.checked_add(1).unwrap_or(1),
+        mtu: 0,
     };
     let entry = BackendEntry {
         link: link.pack(),
@@ -60,12 +61,7 @@ pub(super) fn write(
                 ..link
             }
             .pack(),
-            source_mac: NextHop {
-                mac: hop.source_mac,
-                flags: 0,
-            }
-            .pack()
-            .to_ne_bytes(),
+            source_mac: hop.source_mac,
             ..held
         },
         Err(_) => BackendEntry {
@@ -87,6 +83,7 @@ fn retired(held: &BackendEntry) -> BackendEntry {
         link: BackendLink {
             ifindex: 0,
             generation,
+            mtu: 0,
         }
         .pack(),
         ..BackendEntry::default()

@@ -1,0 +1,91 @@
+//! Ethernet, with up to two VLAN tags.
+
+use network_types::eth::{EthHdr, EtherType};
+use xdp_lb_common::{abi::BackendEntry, counters::PassReason};
+
+use crate::{
+    frame::Frame,
+    outcome::Outcome,
+    packet::{Packet, Way},
+};
+
+/// Ether type of IPv4, as it is read.
+pub(crate) const IPV4: u16 = EtherType::Ipv4 as u16;
+/// Ether type of IPv6, as it is read.
+pub(crate) const IPV6: u16 = EtherType::Ipv6 as u16;
+/// IEEE 802.1Q: a customer's tag.
+const CUSTOMER_TAG: u16 = 0x8100_u16.to_be();
+/// IEEE 802.1ad: a provider's tag in front of one.
+const SERVICE_TAG: u16 = 0x88a8_u16.to_be();
+
+/// Bytes of a tag.
+pub(crate) const TAG: usize = 4;
+/// Bytes of the two MAC addresses.
+pub(crate) const MACS: usize = 12;
+
+/// Reads the link header, notes where the IP header begins, and returns the ether type in front of it.
+#[inline(always)]
+pub(crate) fn read(frame: &Frame, packet: &mut Packet) -> Result<u16, Outcome> {
+    let ethernet: EthHdr = frame.read(0).ok_or(PassReason::Truncated)?;
+    let mut ether_type = ethernet.ether_type;
+    let mut offset = EthHdr::LEN;
+    for _ in 0..2 {
+        if !is_tag(ether_type) {
+            break;
+        }
+        let [_, _, a, b]: [u8; TAG] = frame.read(offset).ok_or(PassReason::Truncated)?;
+        ether_type = u16::from_ne_bytes([a, b]);
+        offset += TAG;
+    }
+    packet.set_network(offset);
+    Ok(ether_type)
+}
+
+#[inline(always)]
+fn is_tag(ether_type: u16) -> bool {
+    ether_type == CUSTOMER_TAG || ether_type == SERVICE_TAG
+}
+
+/// Bytes of the link header on a way.
+#[inline(always)]
+pub(crate) fn length(way: &Way) -> usize {
+    let (_, outer) = way.source();
+    if outer == 0 {
+        EthHdr::LEN
+    } else if way.inner_tag == 0 {
+        EthHdr::LEN + TAG
+    } else {
+        EthHdr::LEN + 2 * TAG
+    }
+}
+
+/// Writes the link header of a way at the start of the frame; None where the frame is too short.
+#[inline(always)]
+pub(crate) fn write(frame: &Frame, way: &Way, ether_type: u16) -> Option<()> {
+    let [a, b, c, d, e, f] = way.next_hop().mac;
+    let ([g, h, i, j, k, l], outer) = way.source();
+    frame.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])?;
+    let mut offset = MACS;
+    if outer != 0 {
+        frame.write(offset, tag(outer))?;
+        offset += TAG;
+        if way.inner_tag != 0 {
+            frame.write(offset, tag(way.inner_tag))?;
+            offset += TAG;
+        }
+    }
+    frame.write(offset, ether_type.to_ne_bytes())
+}
+
+/// A tag as it goes over the wire.
+#[inline(always)]
+fn tag(tag: u16) -> [u8; TAG] {
+    let kind = if tag & BackendEntry::TAG_SERVICE == 0 {
+        CUSTOMER_TAG
+    } else {
+        SERVICE_TAG
+    };
+    let [a, b] = kind.to_ne_bytes();
+    let [c, d] = (tag & BackendEntry::TAG_ID).to_be_bytes();
+    [a, b, c, d]
+}

@@ -1,0 +1,88 @@
+//! The packet on its way: forwarding modes.
+
+use aya_ebpf::helpers::generated::bpf_redirect;
+use xdp_lb_common::{
+    abi::{BackendEntry, NextHop},
+    counters::DropReason,
+};
+
+use crate::{
+    frame::Frame,
+    link,
+    maps::BACKENDS,
+    outcome::Outcome,
+    packet::{Family, Packet},
+    too_big,
+    tunnel::{self, Kind},
+};
+
+/// Sends the packet on by its forwarding mode, or tells the client that it is too big for that.
+#[inline(always)]
+pub(crate) fn send(frame: Frame, packet: &mut Packet) -> Result<Outcome, Outcome> {
+    let flags = packet.way.next_hop().flags;
+    if flags & NextHop::TUNNEL_FLAGS == 0 {
+        let frame = within(frame, packet, 0)?;
+        // A change of the number of tags is a change of the link header's length.
+        let frame = frame
+            .resize_head(packet.network(), link::length(&packet.way))
+            .ok_or(DropReason::NoRoom)?;
+        let ether_type = match packet.family {
+            Family::V4 => link::IPV4,
+            Family::V6 => link::IPV6,
+        };
+        link::write(&frame, &packet.way, ether_type).ok_or(DropReason::NoRoom)?;
+        return Ok(transmit(packet));
+    }
+    let entry = BACKENDS
+        .get_ptr(u32::from(packet.way.backend))
+        .ok_or(DropReason::BackendGone)?;
+    // SAFETY: `entry` points to an array's element. Its addresses do not change while a packet is
+    // under way that has seen the serving flag.
+    let BackendEntry {
+        address,
+        tunnel_source,
+        ..
+    } = unsafe { &*entry };
+    let kind = if flags & NextHop::FLAG_GUE == 0 {
+        Kind::Ipip
+    } else {
+        Kind::Gue
+    };
+    if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, to @ ..] = address {
+        let [.., a, b, c, d] = tunnel_source;
+        let frame = within(frame, packet, tunnel::overhead(Family::V4, kind))?;
+        tunnel::v4(frame, packet, kind, [*a, *b, *c, *d], *to)?;
+    } else {
+        let frame = within(frame, packet, tunnel::overhead(Family::V6, kind))?;
+        tunnel::v6(frame, packet, kind, tunnel_source, address)?;
+    }
+    Ok(transmit(packet))
+}
+
+/// The frame, if the packet fits the way with `overhead` bytes of outer headers.
+#[inline(always)]
+fn within(frame: Frame, packet: &Packet, overhead: u32) -> Result<Frame, Outcome> {
+    let mtu = u32::from(packet.way.link().mtu);
+    if mtu == 0 || packet.ip_length + overhead <= mtu {
+        return Ok(frame);
+    }
+    Err(too_big::answer(
+        frame.into_context(),
+        packet,
+        mtu.saturating_sub(overhead),
+    ))
+}
+
+/// Out by the interface that leads to the backend.
+#[inline(always)]
+fn transmit(packet: &Packet) -> Outcome {
+    let ifindex = packet.way.link().ifindex;
+    if ifindex == packet.ingress {
+        return Outcome::transmit();
+    }
+    // Not through a devmap: generic mode before Linux 5.15 takes no program that has one. The daemon
+    // sees to it that the interface is one that the program is attached to.
+    // SAFETY: takes no pointers.
+    unsafe { bpf_redirect(ifindex, 0) };
+    Outcome::redirect()
+}
