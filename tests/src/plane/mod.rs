@@ -4,33 +4,34 @@
 //! whose table has one slot, so that every flow is on that slot, and with three backends. What a
 //! packet should come to, and the comparison, is in [`expect`](crate::expect).
 
+mod pool;
+mod tracking;
+
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddrV6},
     path::PathBuf,
     process::Command,
     time::Duration,
 };
 
+pub use self::pool::{on_plane, on_plane_with};
+use crate::packet::{Endpoint, Frame};
 use aya::{
-    maps::{self, Map, MapData},
     programs::{TestRun as _, TestRunOptions, XdpMode},
     util::KernelVersion,
 };
 use xdp_lb::{
     config::{AttachMode, Interface, Limits},
-    dataplane::{Dataplane, OBJECT, Options, PinDirectory},
+    dataplane::{Dataplane, Options, PinDirectory},
 };
 use xdp_lb_common::{
     abi::{
-        BackendEntry, BackendLink, BackendRef, FlowEntry, FlowKey, FragmentEntry, FragmentKey,
-        NextHop, ServiceEntry, ServiceKey, Slot, TableRef, map, mapped,
+        BackendEntry, BackendLink, BackendRef, NextHop, ServiceEntry, ServiceKey, Slot, TableRef,
+        mapped,
     },
     hash::HashKey,
 };
-use xtask::{lab::Namespace, root, test::libtest::SKIPPED};
-
-use crate::packet::{Endpoint, Frame};
 
 /// Id of the service that is there from the start, for [`packet::WEB`](crate::packet::WEB).
 pub const SERVICE: u32 = 1;
@@ -102,7 +103,7 @@ pub enum Action {
 }
 
 /// What a plane is made with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// Sizes and rates.
     pub limits: Limits,
@@ -125,30 +126,15 @@ impl Default for Setup {
     }
 }
 
-/// Runs `test` on a new plane with small limits. Where there can be none, the test is skipped.
-pub fn on_plane(test: impl FnOnce(&mut Plane) + Send) {
-    on_plane_with(Setup::default(), test);
-}
-
-/// As [`on_plane`], with other limits or another key.
-pub fn on_plane_with(setup: Setup, test: impl FnOnce(&mut Plane) + Send) {
-    if !root::is_root() {
-        println!("{SKIPPED}loading the program takes root");
-        return;
-    }
-    if OBJECT.is_empty() {
-        println!("{SKIPPED}built without the XDP program; `cargo xtask build` builds it");
-        return;
-    }
-    let namespace = Namespace::new("prog-run").expect("a namespace");
-    namespace.run(move || test(&mut Plane::open(setup)));
-}
-
 /// A loaded program with its maps.
 pub struct Plane {
     dataplane: Dataplane,
     pins: PathBuf,
+    /// Backends that have been started.
     known: BTreeSet<u16>,
+    keys: BTreeSet<ServiceKey>,
+    /// Something was made that [`reset`](Self::reset) does not undo.
+    spent: bool,
 }
 
 impl Plane {
@@ -166,15 +152,22 @@ impl Plane {
             dataplane,
             pins: path,
             known: BTreeSet::new(),
+            keys: BTreeSet::new(),
+            spent: false,
         };
         plane.keep_dispatched();
-        for index in [A, B, C] {
-            plane.start(index);
-        }
-        plane.slot(settled(A));
-        plane.configure(SERVICE, |service| service.flags = ServiceEntry::FLAG_TRACK);
-        plane.listen(crate::packet::WEB, SERVICE);
+        plane.begin();
         plane
+    }
+
+    /// Makes what every test finds.
+    fn begin(&mut self) {
+        for index in [A, B, C] {
+            self.start(index);
+        }
+        self.slot(settled(A));
+        self.configure(SERVICE, |service| service.flags = ServiceEntry::FLAG_TRACK);
+        self.listen(crate::packet::WEB, SERVICE);
     }
 
     /// Attaches the program to an interface that is down, where that makes its runs quicker.
@@ -227,11 +220,10 @@ impl Plane {
             protocol,
             reserved: 0,
         };
-        self.dataplane.set_key(key, id).expect("room for a key");
-        let vip = ServiceKey::of_vip(vip);
-        self.dataplane
-            .set_key(vip, ServiceKey::VIP)
-            .expect("room for a key");
+        for (key, id) in [(key, id), (ServiceKey::of_vip(vip), ServiceKey::VIP)] {
+            self.dataplane.set_key(key, id).expect("room for a key");
+            self.keys.insert(key);
+        }
     }
 
     /// Changes a service's entry.
@@ -336,6 +328,7 @@ impl Plane {
 
     /// Makes an interface that packets may be redirected to; returns its index.
     pub fn add_port(&mut self) -> u32 {
+        self.spent = true;
         add_veth("out0", "out1");
         let interface = Interface {
             name: "out0".to_owned(),
@@ -343,74 +336,6 @@ impl Plane {
         };
         let attached = self.dataplane.attach(&interface);
         attached.expect("the program attached").ifindex
-    }
-
-    /// What is in the map of flows.
-    #[must_use]
-    pub fn flows(&self) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
-        self.all(map::FLOWS_V4)
-    }
-
-    /// What is in the map of openings.
-    #[must_use]
-    pub fn openings(&self) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
-        self.all(map::OPENINGS_V4)
-    }
-
-    /// What is in the map of fragments.
-    #[must_use]
-    pub fn fragments(&self) -> HashMap<FragmentKey, FragmentEntry> {
-        self.fragment_map()
-            .iter()
-            .collect::<Result<_, _>>()
-            .expect("the map can be read")
-    }
-
-    /// Changes all entries of fragments.
-    pub fn edit_fragments(&mut self, change: impl Fn(&mut FragmentEntry)) {
-        let mut map = self.fragment_map();
-        for (key, mut entry) in self.fragments() {
-            change(&mut entry);
-            map.insert(key, entry, 0).expect("the entry can be written");
-        }
-    }
-
-    fn fragment_map(&self) -> maps::HashMap<MapData, FragmentKey, FragmentEntry> {
-        let data = MapData::from_pin(self.pins.join(map::FRAGMENTS)).expect("the map is pinned");
-        maps::HashMap::try_from(Map::LruHashMap(data)).expect("a map of fragments")
-    }
-
-    /// What is in the map of IPv6 flows.
-    #[must_use]
-    pub fn flows6(&self) -> HashMap<FlowKey<[u8; 16]>, FlowEntry> {
-        let data = MapData::from_pin(self.pins.join(map::FLOWS_V6)).expect("the map is pinned");
-        let map = maps::HashMap::<_, FlowKey<[u8; 16]>, FlowEntry>::try_from(Map::LruHashMap(data));
-        let entries = map
-            .expect("a map of flows")
-            .iter()
-            .collect::<Result<_, _>>();
-        entries.expect("the map can be read")
-    }
-
-    /// The entry of a flow.
-    ///
-    /// # Panics
-    ///
-    /// If there is none.
-    #[must_use]
-    pub fn flow(&self, key: &FlowKey<[u8; 4]>) -> FlowEntry {
-        let entry = self.tracked(map::FLOWS_V4).get(key, 0);
-        entry.expect("the flow has an entry")
-    }
-
-    /// Changes the entry of a flow.
-    pub fn edit_flow(&mut self, key: &FlowKey<[u8; 4]>, change: impl FnOnce(&mut FlowEntry)) {
-        self.edit(map::FLOWS_V4, key, change);
-    }
-
-    /// Changes the entry of an opening.
-    pub fn edit_opening(&mut self, key: &FlowKey<[u8; 4]>, change: impl FnOnce(&mut FlowEntry)) {
-        self.edit(map::OPENINGS_V4, key, change);
     }
 
     /// Has the program process a frame; returns its action and the frame as it left it.
@@ -479,25 +404,6 @@ impl Plane {
     fn write_backend(&mut self, index: u16, entry: &BackendEntry) {
         let written = self.dataplane.set_backend(index, entry);
         written.expect("the kernel waits for packets in flight");
-    }
-
-    fn edit(&mut self, name: &str, key: &FlowKey<[u8; 4]>, change: impl FnOnce(&mut FlowEntry)) {
-        let mut map = self.tracked(name);
-        let mut entry = map.get(key, 0).expect("the flow has an entry");
-        change(&mut entry);
-        map.insert(key, entry, 0).expect("the entry can be written");
-    }
-
-    fn all(&self, name: &str) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
-        let map = self.tracked(name);
-        let entries = map.iter().collect::<Result<_, _>>();
-        entries.expect("the map can be read")
-    }
-
-    fn tracked(&self, name: &str) -> maps::HashMap<MapData, FlowKey<[u8; 4]>, FlowEntry> {
-        let data = MapData::from_pin(self.pins.join(name)).expect("the map is pinned");
-        let map = maps::HashMap::try_from(Map::LruHashMap(data));
-        map.expect("a map of flows")
     }
 }
 
