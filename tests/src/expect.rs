@@ -103,6 +103,11 @@ impl Expected {
         self.verdict
     }
 
+    /// What is counted on its way.
+    pub fn events(&self) -> impl Iterator<Item = Event> {
+        self.events.iter().copied()
+    }
+
     /// What leaves the program where `frame` came in.
     fn output(&self, frame: &Frame) -> Frame {
         if let Some(becomes) = &self.becomes {

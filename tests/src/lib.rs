@@ -7,3 +7,4 @@ pub mod lab;
 pub mod packet;
 pub mod plane;
 pub mod random;
+pub mod tunnel;

@@ -128,6 +128,14 @@ counters! {
     }
 }
 
+impl Event {
+    /// Name, as that of its counter.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Counter::ALL[self as usize].name()
+    }
+}
+
 impl Counter {
     /// How many there are.
     pub const COUNT: u32 = Self::ALL.len() as u32;

@@ -27,8 +27,8 @@ use xdp_lb::{
 };
 use xdp_lb_common::{
     abi::{
-        BackendEntry, BackendLink, BackendRef, NextHop, ServiceEntry, ServiceKey, Slot, TableRef,
-        mapped,
+        BackendEntry, BackendLink, BackendRef, NextHop, PrefixKey, ServiceEntry, ServiceKey, Slot,
+        TableRef, mapped,
     },
     hash::HashKey,
 };
@@ -133,6 +133,8 @@ pub struct Plane {
     /// Backends that have been started.
     known: BTreeSet<u16>,
     keys: BTreeSet<ServiceKey>,
+    /// With their lengths.
+    prefixes: BTreeSet<(PrefixKey, u32)>,
     /// Something was made that [`reset`](Self::reset) does not undo.
     spent: bool,
 }
@@ -153,6 +155,7 @@ impl Plane {
             pins: path,
             known: BTreeSet::new(),
             keys: BTreeSet::new(),
+            prefixes: BTreeSet::new(),
             spent: false,
         };
         plane.keep_dispatched();
@@ -210,6 +213,32 @@ impl Plane {
     /// This protocol at this IPv6 VIP and port is for [`SERVICE`] as well.
     pub fn listen6(&mut self, endpoint: SocketAddrV6, protocol: u8) {
         self.set_key(endpoint.ip().octets(), endpoint.port(), protocol, SERVICE);
+    }
+
+    /// This protocol and port (0: every port) within this prefix is for the service `id`.
+    pub fn listen_prefix(
+        &mut self,
+        address: IpAddr,
+        length: u32,
+        port: u16,
+        protocol: u8,
+        id: u32,
+    ) {
+        let (address, length) = match address {
+            IpAddr::V4(address) => (mapped(address.octets()), length + 96),
+            IpAddr::V6(address) => (address.octets(), length),
+        };
+        for (protocol, port, id) in [(protocol, port, id), (0, 0, ServiceKey::VIP)] {
+            let key = PrefixKey {
+                protocol,
+                port_be: port.to_be_bytes(),
+                address,
+                ..PrefixKey::default()
+            };
+            let set = self.dataplane.set_prefix(key, length, id);
+            set.expect("room for a prefix");
+            self.prefixes.insert((key, length));
+        }
     }
 
     fn set_key(&mut self, vip: [u8; 16], port: u16, protocol: u8, id: u32) {
@@ -328,13 +357,15 @@ impl Plane {
 
     /// Makes an interface that packets may be redirected to; returns its index.
     pub fn add_port(&mut self) -> u32 {
+        self.add_port_with(AttachMode::Native)
+    }
+
+    /// Makes an interface with the program attached in this mode; returns its index.
+    pub fn add_port_with(&mut self, mode: AttachMode) -> u32 {
         self.spent = true;
-        add_veth("out0", "out1");
-        let interface = Interface {
-            name: "out0".to_owned(),
-            mode: AttachMode::Auto,
-        };
-        let attached = self.dataplane.attach(&interface);
+        let (name, peer) = (format!("{mode}0"), format!("{mode}1"));
+        add_veth(&name, &peer);
+        let attached = self.dataplane.attach(&Interface { name, mode });
         attached.expect("the program attached").ifindex
     }
 

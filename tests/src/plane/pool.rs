@@ -67,6 +67,10 @@ impl Plane {
             let removed = self.dataplane.remove_key(&key);
             removed.expect("the map of services can be written");
         }
+        for (key, length) in std::mem::take(&mut self.prefixes) {
+            let removed = self.dataplane.remove_prefix(key, length);
+            removed.expect("the map of prefixes can be written");
+        }
         let sizes = self.dataplane.sizes();
         for id in 0..sizes.services {
             self.dataplane.set_service(id, &ServiceEntry::default());

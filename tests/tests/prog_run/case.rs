@@ -1,15 +1,19 @@
 //! Cases: a packet, the state it meets, and what should become of it.
 
+use xdp_lb_common::counters::Event;
 use xdp_lb_tests::{
     expect::Expected,
     packet::Frame,
     plane::{Plane, on_plane},
 };
 
+/// Makes a state.
+type Given = Box<dyn Fn(&mut Plane) + Send + Sync>;
+
 /// One row of a table.
 pub(crate) struct Case {
-    what: String,
-    given: Option<fn(&mut Plane)>,
+    pub(crate) what: String,
+    given: Option<Given>,
     frame: Frame,
     pub(crate) expected: Expected,
 }
@@ -25,9 +29,16 @@ pub(crate) fn case(what: impl Into<String>, frame: impl Into<Frame>, expected: E
 }
 
 impl Case {
+    /// Its line in the table of all cases.
+    pub(crate) fn row(&self) -> String {
+        let events: Vec<_> = self.expected.events().map(Event::name).collect();
+        let (what, verdict) = (&self.what, self.expected.verdict().name());
+        format!("| {what} | `{verdict}` | {} |\n", events.join(", "))
+    }
+
     /// The state that the packet meets.
-    pub(crate) fn given(mut self, given: fn(&mut Plane)) -> Self {
-        self.given = Some(given);
+    pub(crate) fn given(mut self, given: impl Fn(&mut Plane) + Send + Sync + 'static) -> Self {
+        self.given = Some(Box::new(given));
         self
     }
 }
@@ -48,7 +59,7 @@ pub(crate) fn check(cases: Vec<Case>) {
     }
     for case in stateful {
         on_plane(move |plane| {
-            if let Some(given) = case.given {
+            if let Some(given) = &case.given {
                 given(plane);
             }
             if let Some(failed) = fails(plane, &case) {

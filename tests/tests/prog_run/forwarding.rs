@@ -1,5 +1,6 @@
 //! The packet on its way: new MAC addresses, nothing else, and out by the right interface.
 
+use xdp_lb::config::AttachMode;
 use xdp_lb_tests::{
     expect::forwarded_to,
     packet::{Frame, tcp},
@@ -51,5 +52,15 @@ fn a_backend_behind_another_interface_is_reached_by_redirection() {
         plane.check(tcp().syn(), &forwarded_to(A));
         plane.slot(settled(B));
         plane.check(tcp().syn(), &forwarded_to(B).redirected());
+    });
+}
+
+/// Old kernels take programs with some kinds of maps in one mode only.
+#[test]
+fn the_program_attaches_in_both_modes() {
+    on_plane(|plane| {
+        for mode in [AttachMode::Native, AttachMode::Generic] {
+            plane.add_port_with(mode);
+        }
     });
 }

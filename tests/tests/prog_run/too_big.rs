@@ -19,7 +19,7 @@ fn narrow(plane: &mut Plane) {
 }
 
 /// The message that the sender of `frame`, which has no tags, gets.
-fn fragmentation_needed(frame: &Frame, mtu: u16) -> Frame {
+pub(crate) fn fragmentation_needed(frame: &Frame, mtu: u16) -> Frame {
     let kind = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded {
         next_hop_mtu: mtu,
     });
