@@ -31,6 +31,8 @@ const TAIL_LINES: usize = 15;
 
 /// What to start.
 pub(super) struct Machine<'a> {
+    /// What lines about it begin with.
+    pub(super) name: &'a str,
     /// The words of a command that runs qemu.
     pub(super) qemu: Vec<OsString>,
     /// The kernel.
@@ -61,7 +63,7 @@ impl Machine<'_> {
             let End::NotUp(why) = &end else {
                 return Ok(end);
             };
-            println!("{why} (attempt {attempt} of {ATTEMPTS})");
+            println!("{}: {why} (attempt {attempt} of {ATTEMPTS})", self.name);
             if attempt == ATTEMPTS {
                 return Ok(end);
             }
@@ -82,7 +84,7 @@ impl Machine<'_> {
         File::create(self.console)
             .with_context(|| format!("cannot write {}", self.console.display()))?;
         let mut running = Running::start(&mut self.command()?)?;
-        let end = follow(&running.lines, Instant::now(), take);
+        let end = follow(self.name, &running.lines, Instant::now(), take);
         running.kill();
         Ok(match end {
             // The name of the test that was running may have had no end of line until now.
@@ -161,7 +163,12 @@ impl<'a> Mark<'a> {
 }
 
 /// Hands lines on until the second mark, the end of the machine or that of its time.
-fn follow(lines: &Receiver<String>, started: Instant, take: &mut impl FnMut(&str)) -> End {
+fn follow(
+    name: &str,
+    lines: &Receiver<String>,
+    started: Instant,
+    take: &mut impl FnMut(&str),
+) -> End {
     let mut up = false;
     let mut last = String::new();
     loop {
@@ -175,7 +182,7 @@ fn follow(lines: &Receiver<String>, started: Instant, take: &mut impl FnMut(&str
                     Some(Mark::Begin(release)) => {
                         up = true;
                         let time = started.elapsed().as_secs_f32();
-                        println!("Linux {release} came up in {time:.1} s");
+                        println!("{name}: Linux {release} came up in {time:.1} s");
                     }
                     Some(Mark::Exit(code)) => return End::Exit(code),
                     None if up => {
@@ -219,7 +226,7 @@ mod tests {
         }
         drop(sender);
         let mut taken = Vec::new();
-        let end = follow(&receiver, Instant::now(), &mut |line: &str| {
+        let end = follow("6.1", &receiver, Instant::now(), &mut |line: &str| {
             taken.push(line.to_owned());
         });
         (taken, end)
@@ -246,6 +253,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let own = folder.join("own").into_os_string();
         let machine = Machine {
+            name,
             qemu: vec!["sh".into(), "-c".into(), script.into(), own],
             image: "vmlinuz".into(),
             initramfs: Path::new("cpio"),

@@ -9,6 +9,8 @@ mod machine;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, available_parallelism};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -49,25 +51,49 @@ pub fn run(options: &Options) -> Result<bool> {
     let vm = setup::vm::run(&chosen, options.update)?;
     setup::run()?;
     let program = build()?;
+    test::heading("kernels");
     let mut totals = Totals::default();
     let mut well = true;
-    for kernel in &vm.kernels {
-        test::heading(&format!(
-            "kernel {} ({})",
-            kernel.kernel.name, kernel.version
-        ));
-        if kernel.is_old() {
-            println!("fetched long ago; `cargo xtask vm --update` looks for a newer one");
-        }
-        let started = Instant::now();
-        let here = on_kernel(&vm, kernel, &program, &options.filters)?;
-        let time = started.elapsed().as_secs_f32();
-        println!("kernel {}: {here} in {time:.0} s", kernel.kernel.name);
+    for (kernel, here) in on_kernels(&vm, &program, &options.filters)? {
         // A kernel on which nothing ran proves nothing, whatever the others did.
         well &= ran(&here) > 0;
-        totals += named(here, kernel.kernel.name);
+        totals += named(here, kernel);
     }
     Ok(report(&totals, options) && well)
+}
+
+/// Runs the tests on each kernel, as many machines at a time as there are processors: each hardly uses
+/// more than one.
+fn on_kernels(vm: &Vm, program: &Path, filters: &[String]) -> Result<Vec<(&'static str, Totals)>> {
+    let waiting = Mutex::new(vm.kernels.iter());
+    let next = || {
+        waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next()
+    };
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(kernel) = next() {
+            let name = kernel.kernel.name;
+            let started = Instant::now();
+            let totals = on_kernel(vm, kernel, program, filters)?;
+            let time = started.elapsed().as_secs_f32();
+            println!("{name}: {totals} in {time:.0} s");
+            done.push((name, totals));
+        }
+        Ok(done)
+    };
+    let machines = available_parallelism().map_or(1, usize::from);
+    let done: Result<Vec<Vec<_>>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..machines).map(|_| scope.spawn(work)).collect();
+        let join = |worker: thread::ScopedJoinHandle<'_, Result<_>>| match worker.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        workers.into_iter().map(join).collect()
+    });
+    Ok(done?.into_iter().flatten().collect())
 }
 
 /// Builds the test program so that it needs no libraries, in a folder of its own; returns its path.
@@ -108,6 +134,10 @@ fn on_kernel(vm: &Vm, kernel: &Unpacked, program: &Path, filters: &[String]) -> 
     let folder = target.join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let name = kernel.kernel.name;
+    println!("{name}: {}", kernel.version);
+    if kernel.is_old() {
+        println!("{name}: fetched long ago; `cargo xtask vm --update` looks for a newer one");
+    }
     let initramfs = folder.join(format!("{name}.cpio"));
     // One at a time: then the test is known at which a machine dies.
     let mut arguments = vec!["--test-threads=1".to_owned(), "--show-output".to_owned()];
@@ -121,6 +151,7 @@ fn on_kernel(vm: &Vm, kernel: &Unpacked, program: &Path, filters: &[String]) -> 
     };
     contents.write(&initramfs)?;
     let machine = Machine {
+        name,
         qemu: vec![vm.tools.qemu()?.into()],
         image: kernel.image(),
         initramfs: &initramfs,
@@ -129,7 +160,7 @@ fn on_kernel(vm: &Vm, kernel: &Unpacked, program: &Path, filters: &[String]) -> 
     let mut reader = Reader::default();
     let end = machine.run(|line| {
         if let Some(text) = reader.line(line) {
-            println!("{text}");
+            println!("{name}: {text}");
         }
     })?;
     Ok(judge(reader.finish(), &end, &machine))
@@ -146,7 +177,7 @@ fn judge(mut totals: Totals, end: &End, machine: &Machine<'_>) -> Totals {
         End::Died { why, line } if line.is_empty() => why.clone(),
         End::Died { why, line } => format!("{why}; the last line: {line}"),
     };
-    println!("{failure}");
+    println!("{}: {failure}", machine.name);
     let words = machine.last_words();
     if !words.is_empty() {
         let console = machine.console.display();
@@ -206,6 +237,7 @@ mod tests {
 
     fn machine() -> Machine<'static> {
         Machine {
+            name: "6.1",
             qemu: Vec::new(),
             image: "/nonexistent/vmlinuz".into(),
             initramfs: Path::new("/nonexistent/cpio"),
