@@ -20,7 +20,7 @@ const PACKAGE: &str = "xdp-lb-ebpf";
 /// The programs of the package, and the names of their objects.
 const OBJECTS: [&str; 2] = ["xdp-lb-ebpf", "xdp-lb-decap"];
 /// The crates that may use unstable features with a stable compiler: BPF needs a few.
-const UNSTABLE_IN: &str = "aya_ebpf,xdp_lb_ebpf";
+const UNSTABLE_IN: &str = "aya_ebpf,xdp_lb_ebpf,xdp_lb_decap";
 
 fn main() -> Result<(), Box<dyn Error>> {
     for path in ["Cargo.lock", "Cargo.toml", "xdp-lb-ebpf", "xdp-lb-common"] {

@@ -1,32 +1,33 @@
 //! Bounds-checked access to the frame: the only place that makes pointers into packets.
 
-use core::ptr;
+use core::{mem::offset_of, ptr};
 
-use aya_ebpf::{helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_head};
 
 /// The frame being processed.
-pub(crate) struct Frame<'a> {
-    ctx: &'a XdpContext,
+pub(crate) struct Frame {
+    ctx: *mut xdp_md,
     start: usize,
     end: usize,
     length: usize,
 }
 
-impl<'a> Frame<'a> {
+impl Frame {
+    /// The frame of the context that the kernel gave to the program.
     #[inline(always)]
-    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
+    pub(crate) fn new(ctx: *mut xdp_md) -> Self {
         // SAFETY: the context is the kernel's and has these fields. The reads are volatile so that
         // the compiler does not see that this is the distance of the pointers below: from checks of
         // the length it would conclude that checks of pointers are superfluous, which the verifier
         // does not follow.
         let length = unsafe {
-            let end = ptr::read_volatile(&raw const (*ctx.ctx).data_end);
-            end.wrapping_sub(ptr::read_volatile(&raw const (*ctx.ctx).data))
+            let end = ptr::read_volatile(&raw const (*ctx).data_end);
+            end.wrapping_sub(ptr::read_volatile(&raw const (*ctx).data))
         };
         Self {
             ctx,
-            start: ctx.data(),
-            end: ctx.data_end(),
+            start: pointer::<{ offset_of!(xdp_md, data) }>(ctx),
+            end: pointer::<{ offset_of!(xdp_md, data_end) }>(ctx),
             length: length as usize,
         }
     }
@@ -42,6 +43,9 @@ impl<'a> Frame<'a> {
     /// `offset` is one that the verifier can bound: a constant, or a value masked to a few bits.
     #[inline(always)]
     pub(crate) fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // The check for a single byte would be compiled to `at >= end`, from which the verifier
+        // concludes nothing.
+        const { assert!(N > 1) };
         let at = self.start + offset;
         if at + N > self.end {
             return None;
@@ -63,10 +67,10 @@ impl<'a> Frame<'a> {
         let gap = i32::try_from(offset.checked_sub(N)?).ok()?;
         // SAFETY: the context is the kernel's. The pointers into the frame, which this makes
         // invalid, end with `self`.
-        if unsafe { bpf_xdp_adjust_head(self.ctx.ctx, gap) } != 0 {
+        if unsafe { bpf_xdp_adjust_head(self.ctx, gap) } != 0 {
             return None;
         }
-        let (start, end) = (self.ctx.data(), self.ctx.data_end());
+        let Self { start, end, .. } = Self::new(self.ctx);
         if start + N > end {
             return None;
         }
@@ -75,4 +79,31 @@ impl<'a> Frame<'a> {
         unsafe { ptr::write(start as *mut [u8; N], header) };
         Some(())
     }
+}
+
+/// The pointer in the field of the context at `OFFSET`.
+///
+/// The field has 32 bits, and the kernel makes a load of it one of 64. By hand, since the compiler
+/// takes it for what it says: where it then loads in one place and extends to 64 bits in another, the
+/// verifier sees a pointer cut in half.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn pointer<const OFFSET: usize>(ctx: *mut xdp_md) -> usize {
+    let pointer: u64;
+    // SAFETY: the context is the kernel's and has the field.
+    unsafe {
+        core::arch::asm!(
+            "{pointer} = *(u32 *)({ctx} + {offset})",
+            pointer = out(reg) pointer,
+            ctx = in(reg) ctx,
+            offset = const OFFSET,
+            options(nostack, readonly),
+        );
+    }
+    pointer as usize
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn pointer<const OFFSET: usize>(_: *mut xdp_md) -> usize {
+    0
 }

@@ -40,11 +40,14 @@ impl Payload {
     ///
     /// What the kernel finds out itself (checksums, addresses that may not be) is left to it.
     #[inline(always)]
-    pub(crate) fn check(&self, frame: &Frame<'_>) -> Result<Family, DropReason> {
-        if self.room == 0 {
+    pub(crate) fn check(&self, frame: &Frame) -> Result<Family, DropReason> {
+        // The shorter of the two headers.
+        if self.room < V4 {
             return Err(DropReason::BadInnerHeader);
         }
-        let [first] = frame.read(self.offset).ok_or(DropReason::BadInnerHeader)?;
+        // IPv4's total length, and IPv6's payload length.
+        let [first, _, total_high, total_low, high, low] =
+            frame.read(self.offset).ok_or(DropReason::BadInnerHeader)?;
         let family = match first >> 4 {
             4 => Family::V4,
             6 => Family::V6,
@@ -54,18 +57,19 @@ impl Payload {
             return Err(DropReason::BadInnerVersion);
         }
         match family {
-            Family::V4 => self.check_v4(frame, usize::from(first & 0x0f) * 4)?,
-            Family::V6 => self.check_v6(frame)?,
+            Family::V4 => self.check_v4(first, u16::from_be_bytes([total_high, total_low]))?,
+            Family::V6 => self.check_v6(u16::from_be_bytes([high, low]))?,
         }
         Ok(family)
     }
 
     #[inline(always)]
-    fn check_v4(&self, frame: &Frame<'_>, header_length: usize) -> Result<(), DropReason> {
-        if self.room < V4 || header_length < V4 {
+    fn check_v4(&self, first: u8, total_length: u16) -> Result<(), DropReason> {
+        let header_length = usize::from(first & 0x0f) * 4;
+        if header_length < V4 {
             return Err(DropReason::BadInnerHeader);
         }
-        let total_length = usize::from(self.field(frame, 2)?);
+        let total_length = usize::from(total_length);
         if total_length < header_length || total_length > self.room {
             return Err(DropReason::BadInnerLength);
         }
@@ -73,20 +77,13 @@ impl Payload {
     }
 
     #[inline(always)]
-    fn check_v6(&self, frame: &Frame<'_>) -> Result<(), DropReason> {
+    fn check_v6(&self, payload_length: u16) -> Result<(), DropReason> {
         if self.room < V6 {
             return Err(DropReason::BadInnerHeader);
         }
-        if usize::from(self.field(frame, 4)?) > self.room - V6 {
+        if usize::from(payload_length) > self.room - V6 {
             return Err(DropReason::BadInnerLength);
         }
         Ok(())
-    }
-
-    #[inline(always)]
-    fn field(&self, frame: &Frame<'_>, at: usize) -> Result<u16, DropReason> {
-        frame
-            .read_u16(self.offset + at)
-            .ok_or(DropReason::BadInnerHeader)
     }
 }

@@ -10,7 +10,7 @@
 //! UDP checksum is not verified: inner packets have checksums of their own.
 
 // On the host, where clippy and rust-analyzer look at it, this is a program that does nothing.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 mod frame;
 mod inner;
@@ -68,7 +68,7 @@ impl From<DropReason> for Kept {
 #[expect(clippy::needless_pass_by_value, reason = "the macro passes it so")]
 #[xdp]
 fn xdp_lb_decap(ctx: XdpContext) -> u32 {
-    let frame = Frame::new(&ctx);
+    let frame = Frame::new(ctx.ctx);
     let length = frame.length();
     let (counter, action) = match process(frame) {
         Ok(()) => (PassReason::Decapsulated as u32, xdp_action::XDP_PASS),
@@ -81,7 +81,7 @@ fn xdp_lb_decap(ctx: XdpContext) -> u32 {
 
 /// Finds where the outer packet begins: with up to two tags there are three places.
 #[inline(always)]
-fn process(frame: Frame<'_>) -> Result<(), Kept> {
+fn process(frame: Frame) -> Result<(), Kept> {
     let mut ether_type = ether_type::<ETHERNET>(&frame)?;
     if !is_tag(ether_type) {
         return decapsulate::<ETHERNET>(frame, ether_type);
@@ -96,7 +96,7 @@ fn process(frame: Frame<'_>) -> Result<(), Kept> {
 
 /// The type at the end of an Ethernet header of `LINK` bytes.
 #[inline(always)]
-fn ether_type<const LINK: usize>(frame: &Frame<'_>) -> Result<u16, PassReason> {
+fn ether_type<const LINK: usize>(frame: &Frame) -> Result<u16, PassReason> {
     frame.read_u16(LINK - 2).ok_or(PassReason::OuterTruncated)
 }
 
@@ -106,7 +106,7 @@ fn is_tag(ether_type: u16) -> bool {
 
 /// The way of a packet behind an Ethernet header of `LINK` bytes.
 #[inline(always)]
-fn decapsulate<const LINK: usize>(frame: Frame<'_>, ether_type: u16) -> Result<(), Kept> {
+fn decapsulate<const LINK: usize>(frame: Frame, ether_type: u16) -> Result<(), Kept> {
     let payload = match ether_type {
         IPV4 => tunnelled(&frame, &outer::v4(&frame, LINK)?)?,
         IPV6 => tunnelled(&frame, &outer::v6(&frame, LINK)?)?,
@@ -125,7 +125,7 @@ fn decapsulate<const LINK: usize>(frame: Frame<'_>, ether_type: u16) -> Result<(
 
 /// What is behind the outer header, where that is a tunnel from somebody who may send by it.
 #[inline(always)]
-fn tunnelled<A: Source>(frame: &Frame<'_>, outer: &Outer<A>) -> Result<Payload, Kept> {
+fn tunnelled<A: Source>(frame: &Frame, outer: &Outer<A>) -> Result<Payload, Kept> {
     let settings = SETTINGS.get(0).copied().unwrap_or_default();
     let plain = |family| Payload {
         offset: outer.payload,
@@ -147,11 +147,7 @@ fn tunnelled<A: Source>(frame: &Frame<'_>, outer: &Outer<A>) -> Result<Payload, 
 
 /// As [`tunnelled`], for UDP.
 #[inline(always)]
-fn gue<A: Source>(
-    frame: &Frame<'_>,
-    outer: &Outer<A>,
-    settings: Settings,
-) -> Result<Payload, Kept> {
+fn gue<A: Source>(frame: &Frame, outer: &Outer<A>, settings: Settings) -> Result<Payload, Kept> {
     if outer.length < UDP_HEADER {
         return Err(PassReason::OuterTruncated.into());
     }

@@ -32,7 +32,7 @@ pub(crate) struct Outer<A> {
 
 /// Reads an IPv4 header at `start`.
 #[inline(always)]
-pub(crate) fn v4(frame: &Frame<'_>, start: usize) -> Result<Outer<[u8; 4]>, PassReason> {
+pub(crate) fn v4(frame: &Frame, start: usize) -> Result<Outer<[u8; 4]>, PassReason> {
     let truncated = PassReason::OuterTruncated;
     let [vihl, _, _, _, _, _, high, low, _, protocol, _, _] = frame.read(start).ok_or(truncated)?;
     let source = frame.read(start + 12).ok_or(truncated)?;
@@ -62,7 +62,7 @@ pub(crate) fn v4(frame: &Frame<'_>, start: usize) -> Result<Outer<[u8; 4]>, Pass
 /// Reads an IPv6 header at `start`. Directors put no extension headers before the inner packet, so a
 /// packet with one is not in a tunnel.
 #[inline(always)]
-pub(crate) fn v6(frame: &Frame<'_>, start: usize) -> Result<Outer<[u8; 16]>, PassReason> {
+pub(crate) fn v6(frame: &Frame, start: usize) -> Result<Outer<[u8; 16]>, PassReason> {
     let truncated = PassReason::OuterTruncated;
     let [version, _, _, _, high, low, protocol, _] = frame.read(start).ok_or(truncated)?;
     let source = frame.read(start + 8).ok_or(truncated)?;

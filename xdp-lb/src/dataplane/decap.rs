@@ -64,7 +64,8 @@ pub struct Running {
 }
 
 impl Decapsulator {
-    /// Loads the program. The counters are those of the program before it, where there was one.
+    /// Loads the program. The counters are those of the program before it, where there was one. With
+    /// an error nothing new is left behind.
     ///
     /// # Errors
     ///
@@ -76,33 +77,18 @@ impl Decapsulator {
         }
         lift_memory_limit();
         let lock = pins.prepare(User::Decap)?;
-        let counters = pins.path().join(counters_pin());
-        let (v4, v6) = by_family(&settings.from);
-        let mut ebpf = EbpfLoader::new()
-            .map_pin_path(map::COUNTERS, counters.as_path())
-            .map_max_entries(map::FROM_V4, room(v4.len()))
-            .map_max_entries(map::FROM_V6, room(v6.len()))
-            .load(OBJECT)
-            .map_err(DataplaneError::Object)?;
-        list(&mut ebpf, map::FROM_V4, &v4)?;
-        list(&mut ebpf, map::FROM_V6, &v6)?;
-        let mut entry: Array<MapData, abi::Settings> = take(&mut ebpf, map::SETTINGS)?;
-        let listed_only = !settings.from.is_empty();
-        let value = abi::Settings {
-            gue_port: settings.gue_port,
-            flags: u16::from(listed_only) * abi::Settings::FLAG_LISTED_ONLY,
-        };
-        entry
-            .set(0, value, 0)
-            .map_err(|source| DataplaneError::map(map::SETTINGS, source))?;
-        let program = xdp_program(&mut ebpf, PROGRAM)?;
-        program.load().map_err(DataplaneError::Load)?;
-        Ok(Self {
-            counters: take(&mut ebpf, map::COUNTERS)?,
-            pins,
-            ebpf,
-            _lock: lock,
-        })
+        match load(&pins, settings) {
+            Ok((ebpf, counters)) => Ok(Self {
+                pins,
+                ebpf,
+                counters,
+                _lock: lock,
+            }),
+            Err(error) => {
+                remove_unlinked(&pins)?;
+                Err(error)
+            }
+        }
     }
 
     /// Attaches the program to `interface`, or replaces the program in the link that is there. With
@@ -113,11 +99,13 @@ impl Decapsulator {
     /// If the interface does not exist, has another program, or does not take the mode asked for.
     pub fn attach(&mut self, interface: &Interface) -> Result<Attachment, DataplaneError> {
         let pins = self.pins.clone();
-        let attached = attach::attach(&pins, self.program()?, interface);
-        if attached.is_err() && pins.named(attach::LINK)?.is_empty() {
-            pins.remove()?;
-        }
-        let attached = attached?;
+        let attached = match attach::attach(&pins, self.program()?, interface) {
+            Ok(attached) => attached,
+            Err(error) => {
+                remove_unlinked(&pins)?;
+                return Err(error);
+            }
+        };
         // Of an interface that had this name before, and of versions that counted otherwise.
         attach::detach_others(&pins, &[attached.ifindex])?;
         for pin in pins.named(map::COUNTERS)? {
@@ -202,6 +190,45 @@ pub fn running(pins: &PinDirectory, interface: &str) -> Result<Option<Running>, 
         },
         counters: read(&counters)?,
     }))
+}
+
+/// Loads the program and fills its maps; returns it with its counters.
+fn load(
+    pins: &PinDirectory,
+    settings: &Settings,
+) -> Result<(Ebpf, PerCpuArray<MapData, Count>), DataplaneError> {
+    let pin = pins.path().join(counters_pin());
+    let (v4, v6) = by_family(&settings.from);
+    let mut ebpf = EbpfLoader::new()
+        .map_pin_path(map::COUNTERS, pin.as_path())
+        .map_max_entries(map::FROM_V4, room(v4.len()))
+        .map_max_entries(map::FROM_V6, room(v6.len()))
+        .load(OBJECT)
+        .map_err(DataplaneError::Object)?;
+    // Before maps are taken out of the object: from then on the program alone keeps them.
+    let program = xdp_program(&mut ebpf, PROGRAM)?;
+    program.load().map_err(DataplaneError::Load)?;
+    list(&mut ebpf, map::FROM_V4, &v4)?;
+    list(&mut ebpf, map::FROM_V6, &v6)?;
+    let mut entry: Array<MapData, abi::Settings> = take(&mut ebpf, map::SETTINGS)?;
+    let listed_only = !settings.from.is_empty();
+    let value = abi::Settings {
+        gue_port: settings.gue_port,
+        flags: u16::from(listed_only) * abi::Settings::FLAG_LISTED_ONLY,
+    };
+    entry
+        .set(0, value, 0)
+        .map_err(|source| DataplaneError::map(map::SETTINGS, source))?;
+    let counters = take(&mut ebpf, map::COUNTERS)?;
+    Ok((ebpf, counters))
+}
+
+/// Removes what was pinned for a program that is attached nowhere.
+fn remove_unlinked(pins: &PinDirectory) -> Result<(), DataplaneError> {
+    if pins.named(attach::LINK)?.is_empty() {
+        pins.remove()?;
+    }
+    Ok(())
 }
 
 /// The pin of the counters: those of another version are others.
