@@ -1,8 +1,8 @@
-//! Builds the XDP program with the toolchain that `cargo xtask setup` installed, and puts the object
-//! at `$OUT_DIR/xdp-lb-ebpf`.
+//! Builds the XDP programs with the toolchain that `cargo xtask setup` installed, and puts the objects
+//! at `$OUT_DIR/xdp-lb-ebpf` (the director's) and `$OUT_DIR/xdp-lb-decap` (the backends').
 //!
-//! Without a toolchain the object is an empty file and a warning says so: `cargo check` and
-//! `cargo clippy` work on any machine, and the daemon refuses an empty object when it starts.
+//! Without a toolchain the objects are empty files and a warning says so: `cargo check` and
+//! `cargo clippy` work on any machine, and an empty object is refused when it is to be loaded.
 
 use std::env;
 use std::error::Error;
@@ -17,8 +17,10 @@ pub mod toolchain;
 use toolchain::Toolchain;
 
 const PACKAGE: &str = "xdp-lb-ebpf";
+/// The programs of the package, and the names of their objects.
+const OBJECTS: [&str; 2] = ["xdp-lb-ebpf", "xdp-lb-decap"];
 /// The crates that may use unstable features with a stable compiler: BPF needs a few.
-const UNSTABLE_IN: &str = "aya_ebpf,xdp_lb_ebpf";
+const UNSTABLE_IN: &str = "aya_ebpf,xdp_lb_ebpf,xdp_lb_decap";
 
 fn main() -> Result<(), Box<dyn Error>> {
     for path in ["Cargo.lock", "Cargo.toml", "xdp-lb-ebpf", "xdp-lb-common"] {
@@ -31,19 +33,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", pointer.display());
     }
     let out = PathBuf::from(variable("OUT_DIR")?);
-    let object = out.join(PACKAGE);
     if let Some(toolchain) = Toolchain::find() {
-        fs::copy(build(&toolchain, &out)?, object)?;
+        let built = build(&toolchain, &out)?;
+        for object in OBJECTS {
+            fs::copy(built.join(object), out.join(object))?;
+        }
     } else {
         println!(
-            "cargo::warning=no BPF toolchain, so the XDP program is left empty; run `cargo xtask setup`"
+            "cargo::warning=no BPF toolchain, so the XDP programs are left empty; run `cargo xtask setup`"
         );
-        fs::write(object, [])?;
+        for object in OBJECTS {
+            fs::write(out.join(object), [])?;
+        }
     }
     Ok(())
 }
 
-/// Builds the eBPF crate; returns where the object is.
+/// Builds the eBPF crate; returns the folder of the objects.
 fn build(toolchain: &Toolchain, out: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let target = match variable("CARGO_CFG_TARGET_ENDIAN")?.to_str() {
         Some("big") => "bpfeb-unknown-none",
@@ -108,9 +114,9 @@ fn build(toolchain: &Toolchain, out: &Path) -> Result<PathBuf, Box<dyn Error>> {
         .status()
         .map_err(|error| format!("cannot run {cargo:?}: {error}"))?;
     if !status.success() {
-        return Err(format!("the XDP program does not build ({status}); see above").into());
+        return Err(format!("the XDP programs do not build ({status}); see above").into());
     }
-    Ok(folder.join(target).join("release").join(PACKAGE))
+    Ok(folder.join(target).join("release"))
 }
 
 fn variable(name: &str) -> Result<OsString, String> {

@@ -1,5 +1,7 @@
 //! Every counter of the data plane, named once: the program counts by these, and the command line,
 //! the metrics and the documentation read their names and texts from here.
+//!
+//! Here are those of the director's program; [`decap`] has those of the backends'.
 
 /// What a counter tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ macro_rules! counters {
         verdicts { $($forward:ident $forward_name:literal $forward_text:literal,)* }
         $reason_doc:literal $pass_enum:ident { $($pass:ident $pass_name:literal $pass_text:literal,)* }
         $drop_doc:literal $drop_enum:ident { $($drop:ident $drop_name:literal $drop_text:literal,)* }
-        $event_doc:literal $event_enum:ident { $($event:ident $event_name:literal $event_text:literal,)* }
+        $($event_doc:literal $event_enum:ident { $($event:ident $event_name:literal $event_text:literal,)* })?
     ) => {
         /// An index into the counters' map. Each packet adds to exactly one that is a verdict.
         #[repr(u32)]
@@ -41,21 +43,24 @@ macro_rules! counters {
             $(#[doc = $forward_text] $forward,)*
             $(#[doc = $pass_text] $pass,)*
             $(#[doc = $drop_text] $drop,)*
-            $(#[doc = $event_text] $event,)*
+            $($(#[doc = $event_text] $event,)*)?
         }
 
         impl Counter {
             /// All of them, in the order of their indices.
             pub const ALL: &[Self] = &[
-                $(Self::$forward,)* $(Self::$pass,)* $(Self::$drop,)* $(Self::$event,)*
+                $(Self::$forward,)* $(Self::$pass,)* $(Self::$drop,)* $($(Self::$event,)*)?
             ];
+
+            /// How many there are.
+            pub const COUNT: u32 = Self::ALL.len() as u32;
 
             /// Name, as the command line and the metrics show it.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$forward => $forward_name,)* $(Self::$pass => $pass_name,)*
-                    $(Self::$drop => $drop_name,)* $(Self::$event => $event_name,)*
+                    $(Self::$drop => $drop_name,)* $($(Self::$event => $event_name,)*)?
                 }
             }
 
@@ -64,7 +69,7 @@ macro_rules! counters {
             pub const fn text(self) -> &'static str {
                 match self {
                     $(Self::$forward => $forward_text,)* $(Self::$pass => $pass_text,)*
-                    $(Self::$drop => $drop_text,)* $(Self::$event => $event_text,)*
+                    $(Self::$drop => $drop_text,)* $($(Self::$event => $event_text,)*)?
                 }
             }
 
@@ -73,14 +78,14 @@ macro_rules! counters {
             pub const fn kind(self) -> Kind {
                 match self {
                     $(Self::$forward => Kind::Forward,)* $(Self::$pass => Kind::Pass,)*
-                    $(Self::$drop => Kind::Drop,)* $(Self::$event => Kind::Event,)*
+                    $(Self::$drop => Kind::Drop,)* $($(Self::$event => Kind::Event,)*)?
                 }
             }
         }
 
         counters!(@reasons $reason_doc $pass_enum { $($pass $pass_text,)* });
         counters!(@reasons $drop_doc $drop_enum { $($drop $drop_text,)* });
-        counters!(@reasons $event_doc $event_enum { $($event $event_text,)* });
+        $(counters!(@reasons $event_doc $event_enum { $($event $event_text,)* });)?
     };
     (@reasons $doc:literal $enum:ident { $($variant:ident $text:literal,)* }) => {
         #[doc = $doc]
@@ -91,6 +96,8 @@ macro_rules! counters {
         }
     };
 }
+
+pub mod decap;
 
 counters! {
     verdicts {
@@ -134,11 +141,6 @@ impl Event {
     pub fn name(self) -> &'static str {
         Counter::ALL[self as usize].name()
     }
-}
-
-impl Counter {
-    /// How many there are.
-    pub const COUNT: u32 = Self::ALL.len() as u32;
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the XDP program and the daemon agree on, defined once: map names, keys and values
 //! ([`abi`]), the flow hash ([`hash`]), the counters ([`counters`]), and the Internet checksum
-//! ([`checksum`]).
+//! ([`checksum`]). [`decap`] is the same for the program on backends.
 //!
 //! `no_std` and free of dependencies, so that it compiles for the BPF target too. It knows nothing
 //! of packets, of YAML or of aya (but for `Pod` behind the feature `user`).
@@ -10,4 +10,5 @@
 pub mod abi;
 pub mod checksum;
 pub mod counters;
+pub mod decap;
 pub mod hash;

@@ -73,7 +73,7 @@ pub async fn run(options: RunOptions, config: Config) -> anyhow::Result<()> {
 }
 
 /// Says so where the likely reason of a failure is that this is not root.
-fn needs_root(error: anyhow::Error) -> anyhow::Error {
+pub(crate) fn needs_root(error: anyhow::Error) -> anyhow::Error {
     if geteuid().is_root() {
         return error;
     }

@@ -11,16 +11,15 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddrV6},
     path::PathBuf,
-    process::Command,
     time::Duration,
 };
 
 pub use self::pool::{on_plane, on_plane_with};
-use crate::packet::{Endpoint, Frame};
-use aya::{
-    programs::{TestRun as _, TestRunOptions, XdpMode},
-    util::KernelVersion,
+use crate::{
+    packet::{Endpoint, Frame},
+    runner,
 };
+use aya::programs::{TestRun as _, TestRunOptions};
 use xdp_lb::{
     config::{AttachMode, Interface, Limits},
     dataplane::{Dataplane, Options, PinDirectory},
@@ -158,7 +157,7 @@ impl Plane {
             prefixes: BTreeSet::new(),
             spent: false,
         };
-        plane.keep_dispatched();
+        runner::keep_dispatched(plane.dataplane.program().expect("the program"));
         plane.begin();
         plane
     }
@@ -171,21 +170,6 @@ impl Plane {
         self.slot(settled(A));
         self.configure(SERVICE, |service| service.flags = ServiceEntry::FLAG_TRACK);
         self.listen(crate::packet::WEB, SERVICE);
-    }
-
-    /// Attaches the program to an interface that is down, where that makes its runs quicker.
-    ///
-    /// Before Linux 5.18 the kernel patches its code before and after each run of a program that is
-    /// attached nowhere, which takes a thousand times as long as the run.
-    fn keep_dispatched(&mut self) {
-        let since = KernelVersion::new(5, 18, 0);
-        if KernelVersion::current().is_ok_and(|version| version >= since) {
-            return;
-        }
-        add_veth("up0", "up1");
-        let program = self.dataplane.program().expect("the program");
-        let attached = program.attach("up0", XdpMode::Driver);
-        attached.expect("the program attached to a veth");
     }
 
     /// The data plane itself.
@@ -364,30 +348,14 @@ impl Plane {
     pub fn add_port_with(&mut self, mode: AttachMode) -> u32 {
         self.spent = true;
         let (name, peer) = (format!("{mode}0"), format!("{mode}1"));
-        add_veth(&name, &peer);
+        runner::add_veth(&name, &peer);
         let attached = self.dataplane.attach(&Interface { name, mode });
         attached.expect("the program attached").ifindex
     }
 
     /// Has the program process a frame; returns its action and the frame as it left it.
     pub fn run(&mut self, frame: &Frame) -> (Action, Frame) {
-        let mut output = vec![0; frame.bytes().len() + 256];
-        let program = self.dataplane.program().expect("the program");
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(frame.bytes()),
-            data_out: Some(&mut output),
-            ..TestRunOptions::default()
-        });
-        let result = result.expect("the kernel runs the program");
-        output.truncate(usize::try_from(result.data_size_out).expect("a length fits usize"));
-        let action = match result.return_value {
-            1 => Action::Drop,
-            2 => Action::Pass,
-            3 => Action::Tx,
-            4 => Action::Redirect,
-            _ => Action::Aborted,
-        };
-        (action, Frame::new(output))
+        runner::run(self.dataplane.program().expect("the program"), frame)
     }
 
     /// Has the program process a frame, and then what it made of it, again and again, `times` times.
@@ -436,11 +404,4 @@ impl Plane {
         let written = self.dataplane.set_backend(index, entry);
         written.expect("the kernel waits for packets in flight");
     }
-}
-
-fn add_veth(name: &str, peer: &str) {
-    let added = Command::new("ip")
-        .args(["link", "add", name, "type", "veth", "peer", "name", peer])
-        .status();
-    assert!(added.expect("`ip` runs").success(), "`ip link add` fails");
 }

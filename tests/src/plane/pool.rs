@@ -5,9 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use xdp_lb::dataplane::OBJECT;
 use xdp_lb_common::abi::{BackendEntry, ServiceEntry, Slot, map};
-use xtask::{lab::Namespace, root, test::libtest::SKIPPED};
+use xtask::lab::Namespace;
 
 use super::{Plane, Setup};
+use crate::runner;
 
 /// Planes with the default setup that no test is using.
 static POOL: Mutex<Vec<(Namespace, Plane)>> = Mutex::new(Vec::new());
@@ -15,7 +16,7 @@ static POOL: Mutex<Vec<(Namespace, Plane)>> = Mutex::new(Vec::new());
 /// Runs `test` on a plane with small limits, as good as new. Where there can be none, the test is
 /// skipped.
 pub fn on_plane(test: impl FnOnce(&mut Plane) + Send) {
-    if !can_be() {
+    if !runner::can_load(OBJECT) {
         return;
     }
     let pooled = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -35,23 +36,10 @@ pub fn on_plane(test: impl FnOnce(&mut Plane) + Send) {
 
 /// As [`on_plane`], on a new plane with other limits or another key.
 pub fn on_plane_with(setup: Setup, test: impl FnOnce(&mut Plane) + Send) {
-    if can_be() {
+    if runner::can_load(OBJECT) {
         let (namespace, mut plane) = open(setup);
         namespace.run(|| test(&mut plane));
     }
-}
-
-/// True where planes can be made; otherwise the test that asks is skipped.
-fn can_be() -> bool {
-    if !root::is_root() {
-        println!("{SKIPPED}loading the program takes root");
-        return false;
-    }
-    if OBJECT.is_empty() {
-        println!("{SKIPPED}built without the XDP program; `cargo xtask build` builds it");
-        return false;
-    }
-    true
 }
 
 fn open(setup: Setup) -> (Namespace, Plane) {

@@ -6,6 +6,7 @@
 
 mod budgets;
 mod case;
+mod decap;
 mod flows;
 mod forwarding;
 mod fragments;

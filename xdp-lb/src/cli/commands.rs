@@ -16,7 +16,7 @@ use crate::{
         client::{Client, ClientError},
     },
     config,
-    dataplane::PinDirectory,
+    dataplane::{PinDirectory, User},
     director::view::{BackendView, ChangeView, ServiceView, StatsView, StatusView},
 };
 
@@ -60,7 +60,7 @@ impl Session {
                 })
             }
             Command::Detach { pin_dir } => self.detach(pin_dir).await,
-            Command::Run(_) | Command::Completions { .. } => Ok(()),
+            Command::Run(_) | Command::Decap(_) | Command::Completions { .. } => Ok(()),
         }
     }
 
@@ -140,7 +140,7 @@ impl Session {
     async fn detach(&self, pin_dir: PathBuf) -> anyhow::Result<()> {
         let detached = match self.post("/v1/detach", &()).await {
             Err(ClientError::NoDaemon { .. }) => Detached {
-                pins_removed: PinDirectory::new(pin_dir).remove_unused()?,
+                pins_removed: PinDirectory::new(pin_dir).remove_unused(User::Daemon)?,
             },
             detached => detached?,
         };
@@ -208,7 +208,8 @@ pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<()> {
     show(json, &config, |config| tables::config(file, config))
 }
 
-fn show<T: Serialize>(
+/// Prints an answer, for programs or for people.
+pub(super) fn show<T: Serialize>(
     json: bool,
     view: &T,
     to_text: impl FnOnce(&T) -> String,

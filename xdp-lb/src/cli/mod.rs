@@ -1,6 +1,7 @@
 //! The command line: `xdp-lb run` starts the daemon; everything else is a client of its API.
 
 mod commands;
+mod decap;
 mod tables;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
@@ -78,6 +79,12 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = PinDirectory::DEFAULT)]
         pin_dir: PathBuf,
     },
+    /// On a backend: take packets out of the directors' tunnels (`ipip`, `gue`).
+    ///
+    /// For backends whose kernels have no such tunnels. Works without a daemon, and on without a
+    /// process: the program stays attached until `--detach`. Called again it replaces the program in
+    /// place; the counters go on.
+    Decap(decap::Decap),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -237,6 +244,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             .await
         }
         Command::Config(ConfigCommand::Check { file }) => commands::check(&file, json),
+        Command::Decap(decap) => decap::run(decap, json),
         command => commands::Session::new(socket, json).run(command).await,
     }
 }

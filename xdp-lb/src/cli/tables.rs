@@ -76,7 +76,7 @@ pub(super) fn status(status: &StatusView) -> String {
     fields(&lines)
 }
 
-fn fields(lines: &[(&str, String)]) -> String {
+pub(super) fn fields(lines: &[(&str, String)]) -> String {
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines: Vec<_> = lines
         .iter()
@@ -267,7 +267,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn list(items: &[impl ToString]) -> String {
+pub(super) fn list(items: &[impl ToString]) -> String {
     items
         .iter()
         .map(ToString::to_string)

@@ -3,17 +3,21 @@
 //! A link's pin is named after the interface's index and the mode, `link-2-native`, so that a later
 //! daemon knows what it finds.
 
-use std::{collections::BTreeSet, fmt, path::Path};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use aya::programs::{
-    ProgramError, XdpMode,
+    ProgramError, Xdp, XdpMode,
     links::{FdLink, PinnedLink},
     xdp::XdpLink,
 };
 use nix::{errno::Errno, net::if_::if_nametoindex};
 use serde::Serialize;
 
-use super::{Dataplane, DataplaneError};
+use super::{Dataplane, DataplaneError, PinDirectory};
 use crate::config::{AttachMode, Interface};
 
 /// What the names of pinned links begin with.
@@ -64,7 +68,7 @@ pub fn ports(interfaces: &[Interface]) -> Result<BTreeSet<u32>, DataplaneError> 
         .collect()
 }
 
-fn index_of(interface: &str) -> Result<u32, DataplaneError> {
+pub(super) fn index_of(interface: &str) -> Result<u32, DataplaneError> {
     if_nametoindex(interface).map_err(|_| DataplaneError::NoInterface {
         interface: interface.to_owned(),
     })
@@ -77,33 +81,8 @@ impl Dataplane {
     ///
     /// If the interface does not exist, has another program, or does not take the mode asked for.
     pub fn attach(&mut self, interface: &Interface) -> Result<Attachment, DataplaneError> {
-        let name = interface.name.as_str();
-        let ifindex = index_of(name)?;
-        let attached = |mode, fallback| Attachment {
-            interface: name.to_owned(),
-            ifindex,
-            mode,
-            fallback,
-        };
-        if let Some(mode) = self.replace(ifindex, interface.mode)? {
-            return Ok(attached(mode, None));
-        }
-        match interface.mode {
-            AttachMode::Native => self
-                .create(name, ifindex, Mode::Native)
-                .map(|()| attached(Mode::Native, None)),
-            AttachMode::Generic => self
-                .create(name, ifindex, Mode::Generic)
-                .map(|()| attached(Mode::Generic, None)),
-            AttachMode::Auto => match self.create(name, ifindex, Mode::Native) {
-                Ok(()) => Ok(attached(Mode::Native, None)),
-                Err(DataplaneError::Attach { reason, .. }) => {
-                    self.create(name, ifindex, Mode::Generic)?;
-                    Ok(attached(Mode::Generic, Some(reason)))
-                }
-                Err(error) => Err(error),
-            },
-        }
+        let pins = self.pins.clone();
+        attach(&pins, self.program()?, interface)
     }
 
     /// Detaches from the interfaces that are not among `wanted` any more.
@@ -112,15 +91,77 @@ impl Dataplane {
     ///
     /// If a link cannot be unpinned.
     pub fn detach_others(&mut self, wanted: &[u32]) -> Result<(), DataplaneError> {
-        for pin in self.pins.named(LINK)? {
-            let keep = parse(&pin).is_some_and(|(ifindex, _)| wanted.contains(&ifindex));
-            if !keep {
-                self.unpin(&pin)?;
-            }
-        }
-        Ok(())
+        detach_others(&self.pins, wanted)
     }
+}
 
+/// As [`Dataplane::attach`], for any program and pin directory.
+pub(super) fn attach(
+    pins: &PinDirectory,
+    program: &mut Xdp,
+    interface: &Interface,
+) -> Result<Attachment, DataplaneError> {
+    let name = interface.name.as_str();
+    let ifindex = index_of(name)?;
+    let mut links = Links { pins, program };
+    let attached = |mode, fallback| Attachment {
+        interface: name.to_owned(),
+        ifindex,
+        mode,
+        fallback,
+    };
+    if let Some(mode) = links.replace(ifindex, interface.mode)? {
+        return Ok(attached(mode, None));
+    }
+    match interface.mode {
+        AttachMode::Native => links
+            .create(name, ifindex, Mode::Native)
+            .map(|()| attached(Mode::Native, None)),
+        AttachMode::Generic => links
+            .create(name, ifindex, Mode::Generic)
+            .map(|()| attached(Mode::Generic, None)),
+        AttachMode::Auto => match links.create(name, ifindex, Mode::Native) {
+            Ok(()) => Ok(attached(Mode::Native, None)),
+            Err(DataplaneError::Attach { reason, .. }) => {
+                links.create(name, ifindex, Mode::Generic)?;
+                Ok(attached(Mode::Generic, Some(reason)))
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Detaches from the interfaces that have a link pinned in `pins` and are not among `wanted`.
+pub(super) fn detach_others(pins: &PinDirectory, wanted: &[u32]) -> Result<(), DataplaneError> {
+    for pin in pins.named(LINK)? {
+        let keep = parse(&pin).is_some_and(|(ifindex, _)| wanted.contains(&ifindex));
+        if !keep {
+            pins.unpin(&pin)?;
+        }
+    }
+    Ok(())
+}
+
+/// The link of the interface `ifindex` that is pinned in `pins`, and its mode.
+pub(super) fn pinned(
+    pins: &PinDirectory,
+    ifindex: u32,
+) -> Result<Option<(PathBuf, Mode)>, DataplaneError> {
+    let pins = pins.named(LINK)?.into_iter();
+    let mut found = pins.filter_map(|pin| {
+        let (pinned, mode) = parse(&pin)?;
+        (pinned == ifindex).then_some((pin, mode))
+    });
+    Ok(found.next())
+}
+
+/// A program and where its links are pinned.
+struct Links<'a> {
+    pins: &'a PinDirectory,
+    program: &'a mut Xdp,
+}
+
+impl Links<'_> {
     /// Puts this program into the link that an earlier daemon pinned, if there is one of a fitting
     /// mode. Packets see the old program or the new one, never none.
     fn replace(
@@ -145,17 +186,16 @@ impl Dataplane {
             }
             // Another mode is asked for, or the interface that the link was for is gone and its
             // index has gone to another one.
-            self.unpin(&pin)?;
+            self.pins.unpin(&pin)?;
         }
         Ok(None)
     }
 
     fn update(&mut self, pin: &Path) -> anyhow::Result<()> {
         let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
-        let program = self.program()?;
-        let id = program.attach_to_link(link)?;
+        let id = self.program.attach_to_link(link)?;
         // The pin holds the link; taking it out keeps aya from detaching it with the program.
-        drop(program.take_link(id)?);
+        drop(self.program.take_link(id)?);
         Ok(())
     }
 
@@ -165,12 +205,12 @@ impl Dataplane {
             reason,
         };
         let pin = self.pins.path().join(format!("{LINK}{ifindex}-{mode}"));
-        let program = self.program()?;
         let flags = match mode {
             Mode::Native => XdpMode::Driver,
             Mode::Generic => XdpMode::Skb,
         };
-        let id = program
+        let id = self
+            .program
             .attach_to_if_index(ifindex, flags)
             .map_err(|error| match error {
                 ProgramError::SyscallError(error)
@@ -185,20 +225,13 @@ impl Dataplane {
                 }
                 error => failed(format!("{mode} XDP: {error}")),
             })?;
-        let link = program.take_link(id).map_err(DataplaneError::Load)?;
+        let link = self.program.take_link(id).map_err(DataplaneError::Load)?;
         let link = FdLink::try_from(link).map_err(|_| {
             failed("the kernel has no BPF links for XDP; 5.9 is the first that has".into())
         })?;
         link.pin(&pin)
             .map_err(|source| DataplaneError::PinLink { path: pin, source })?;
         Ok(())
-    }
-
-    fn unpin(&self, pin: &Path) -> Result<(), DataplaneError> {
-        std::fs::remove_file(pin).map_err(|error| DataplaneError::Pins {
-            path: pin.to_owned(),
-            reason: format!("cannot remove: {error}"),
-        })
     }
 }
 

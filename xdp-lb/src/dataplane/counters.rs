@@ -92,7 +92,7 @@ impl Dataplane {
     }
 }
 
-fn sum(
+pub(super) fn sum(
     name: &'static str,
     counters: &PerCpuArray<MapData, Count>,
     index: u32,

@@ -9,10 +9,10 @@ use xdp_lb_common::abi::ABI_VERSION;
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum DataplaneError {
-    #[error("this xdp-lb was built without its XDP program: build it with `cargo xtask build`")]
+    #[error("this xdp-lb was built without its XDP programs: build it with `cargo xtask build`")]
     NoObject,
-    #[error("the object holds no program `xdp_lb`")]
-    NoProgram,
+    #[error("the object holds no program `{name}`")]
+    NoProgram { name: &'static str },
     #[error("cannot load the object")]
     Object(#[source] EbpfError),
     #[error("the kernel refuses the XDP program")]
@@ -62,6 +62,8 @@ pub enum DataplaneError {
     Busy { interface: String },
     #[error("cannot attach to interface `{interface}`: {reason}")]
     Attach { interface: String, reason: String },
+    #[error("cannot read what is attached to interface `{interface}`: {reason}")]
+    Inspect { interface: String, reason: String },
     #[error("cannot wait for packets in flight")]
     Barrier(#[source] io::Error),
 }

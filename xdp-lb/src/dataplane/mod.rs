@@ -10,6 +10,7 @@
 mod attach;
 mod clock;
 mod counters;
+pub mod decap;
 mod error;
 mod logs;
 mod mapping;
@@ -33,7 +34,7 @@ pub use self::{
     attach::{Attachment, Mode, ports},
     counters::{Counters, Traffic},
     error::DataplaneError,
-    pins::PinDirectory,
+    pins::{PinDirectory, User},
     state::Found,
 };
 use self::{clock::Ticks, mapping::Mapping};
@@ -120,7 +121,7 @@ impl Dataplane {
             return Err(DataplaneError::NoObject);
         }
         lift_memory_limit();
-        let lock = options.pins.prepare()?;
+        let lock = options.pins.prepare(User::Daemon)?;
         let origin = adoptable(&options.pins, options.hash_key)?;
         let ticks = Ticks::of_this_kernel();
         let cpus = aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(u32::MAX));
@@ -170,12 +171,17 @@ impl Dataplane {
     ///
     /// Never in practice: the program was there when it was loaded.
     pub fn program(&mut self) -> Result<&mut Xdp, DataplaneError> {
-        let program = self
-            .ebpf
-            .program_mut(PROGRAM)
-            .ok_or(DataplaneError::NoProgram)?;
-        program.try_into().map_err(DataplaneError::Load)
+        xdp_program(&mut self.ebpf, PROGRAM)
     }
+}
+
+/// The XDP program of this name in an object.
+fn xdp_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataplaneError> {
+    let program = ebpf.program_mut(name);
+    program
+        .ok_or(DataplaneError::NoProgram { name })?
+        .try_into()
+        .map_err(DataplaneError::Load)
 }
 
 /// Kernels before 5.11 count maps against the locked memory that a process may have. Where the limit
@@ -260,11 +266,7 @@ fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
         loader.map_pin_path(name, path.as_path());
     }
     let mut ebpf = loader.load(OBJECT).map_err(DataplaneError::Object)?;
-    let program: &mut Xdp = ebpf
-        .program_mut(PROGRAM)
-        .ok_or(DataplaneError::NoProgram)?
-        .try_into()
-        .map_err(DataplaneError::Load)?;
+    let program = xdp_program(&mut ebpf, PROGRAM)?;
     program.load().map_err(DataplaneError::Load)?;
     Ok(ebpf)
 }

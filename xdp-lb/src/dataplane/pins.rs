@@ -15,6 +15,28 @@ use super::DataplaneError;
 /// Where distributions mount the BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
 
+/// Who uses a pin directory, and does not share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// The daemon, for as long as it runs.
+    Daemon,
+    /// `xdp-lb decap`, for a moment.
+    Decap,
+}
+
+impl User {
+    /// What is said to a second one.
+    fn busy(self) -> &'static str {
+        match self {
+            Self::Daemon => {
+                "another daemon uses it; stop that one, or give this one a directory of its own \
+                 with --pin-dir"
+            }
+            Self::Decap => "another `xdp-lb decap` is at work on it; try again",
+        }
+    }
+}
+
 /// A directory on a BPF file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinDirectory(PathBuf);
@@ -35,9 +57,9 @@ impl PinDirectory {
         &self.0
     }
 
-    /// Makes the directory and locks it; the lock ends with what is returned. Mounts the BPF file
-    /// system at its usual place where it is missing.
-    pub(super) fn prepare(&self) -> Result<fs::File, DataplaneError> {
+    /// Makes the directory and locks it against other `user`s; the lock ends with what is returned.
+    /// Mounts the BPF file system at its usual place where it is missing.
+    pub(super) fn prepare(&self, user: User) -> Result<fs::File, DataplaneError> {
         if self.0.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
             mount(
                 Some("bpf"),
@@ -61,18 +83,14 @@ impl PinDirectory {
             )));
         }
         fs::create_dir_all(&self.0).map_err(|error| self.error(error.to_string()))?;
-        self.lock()
+        self.lock(user)
     }
 
-    /// Locks the directory against daemons that would use it as well.
-    fn lock(&self) -> Result<fs::File, DataplaneError> {
+    /// Locks the directory against others that would use it as well.
+    fn lock(&self, user: User) -> Result<fs::File, DataplaneError> {
         let directory = fs::File::open(&self.0).map_err(|error| self.error(error.to_string()))?;
         directory.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => self.error(
-                "another daemon uses it; stop that one, or give this one a directory of its own \
-                 with --pin-dir"
-                    .into(),
-            ),
+            fs::TryLockError::WouldBlock => self.error(user.busy().into()),
             fs::TryLockError::Error(error) => self.error(format!("cannot lock it: {error}")),
         })?;
         Ok(directory)
@@ -96,17 +114,26 @@ impl PinDirectory {
         Ok(found)
     }
 
-    /// [`remove`](Self::remove) without a daemon. 0 where there is nothing.
+    /// [`remove`](Self::remove) where no other `user` is at work. 0 where there is nothing.
     ///
     /// # Errors
     ///
-    /// If a daemon is running here, and as `remove`.
-    pub fn remove_unused(&self) -> Result<usize, DataplaneError> {
-        if !self.0.exists() {
-            return Ok(0);
+    /// If another `user` is at work here, and as `remove`.
+    pub fn remove_unused(&self, user: User) -> Result<usize, DataplaneError> {
+        match self.0.try_exists() {
+            Ok(false) => return Ok(0),
+            Ok(true) => {}
+            // A folder above that is not for this user's eyes.
+            Err(error) => return Err(self.error(error.to_string())),
         }
-        let _lock = self.lock()?;
+        let _lock = self.lock(user)?;
         self.remove()
+    }
+
+    /// Removes one pin.
+    pub(super) fn unpin(&self, pin: &Path) -> Result<(), DataplaneError> {
+        fs::remove_file(pin)
+            .map_err(|error| self.error(format!("cannot remove {}: {error}", pin.display())))
     }
 
     /// Takes everything away: the links first, so that packets go to the kernel at once, then the
@@ -119,8 +146,7 @@ impl PinDirectory {
         let mut pins = self.named("")?;
         pins.sort_by_key(|path| !is_link(path));
         for pin in &pins {
-            fs::remove_file(pin)
-                .map_err(|error| self.error(format!("cannot remove {}: {error}", pin.display())))?;
+            self.unpin(pin)?;
         }
         match fs::remove_dir(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -130,7 +156,7 @@ impl PinDirectory {
         }
     }
 
-    fn error(&self, reason: String) -> DataplaneError {
+    pub(super) fn error(&self, reason: String) -> DataplaneError {
         DataplaneError::Pins {
             path: self.0.clone(),
             reason,

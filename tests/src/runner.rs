@@ -1,0 +1,66 @@
+//! Programs under `BPF_PROG_TEST_RUN`.
+
+use std::process::Command;
+
+use aya::{
+    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode},
+    util::KernelVersion,
+};
+use xtask::{root, test::libtest::SKIPPED};
+
+use crate::{packet::Frame, plane::Action};
+
+/// True where the program in `object` can be loaded; otherwise the test that asks is skipped.
+pub(crate) fn can_load(object: &[u8]) -> bool {
+    if !root::is_root() {
+        println!("{SKIPPED}loading the program takes root");
+        return false;
+    }
+    if object.is_empty() {
+        println!("{SKIPPED}built without the XDP program; `cargo xtask build` builds it");
+        return false;
+    }
+    true
+}
+
+/// Attaches the program to an interface that is down, where that makes its runs quicker.
+///
+/// Before Linux 5.18 the kernel patches its code before and after each run of a program that is
+/// attached nowhere, which takes a thousand times as long as the run.
+pub(crate) fn keep_dispatched(program: &mut Xdp) {
+    let since = KernelVersion::new(5, 18, 0);
+    if KernelVersion::current().is_ok_and(|version| version >= since) {
+        return;
+    }
+    add_veth("up0", "up1");
+    let attached = program.attach("up0", XdpMode::Driver);
+    attached.expect("the program attached to a veth");
+}
+
+/// Has the program process a frame; returns its action and the frame as it left it.
+pub(crate) fn run(program: &mut Xdp, frame: &Frame) -> (Action, Frame) {
+    let mut output = vec![0; frame.bytes().len() + 256];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame.bytes()),
+        data_out: Some(&mut output),
+        ..TestRunOptions::default()
+    });
+    let result = result.expect("the kernel runs the program");
+    output.truncate(usize::try_from(result.data_size_out).expect("a length fits usize"));
+    let action = match result.return_value {
+        1 => Action::Drop,
+        2 => Action::Pass,
+        3 => Action::Tx,
+        4 => Action::Redirect,
+        _ => Action::Aborted,
+    };
+    (action, Frame::new(output))
+}
+
+/// Makes a pair of interfaces in the thread's namespace.
+pub(crate) fn add_veth(name: &str, peer: &str) {
+    let added = Command::new("ip")
+        .args(["link", "add", name, "type", "veth", "peer", "name", peer])
+        .status();
+    assert!(added.expect("`ip` runs").success(), "`ip link add` fails");
+}
