@@ -11,6 +11,7 @@ mod attach;
 mod clock;
 mod counters;
 pub mod decap;
+mod detach;
 mod error;
 mod logs;
 mod mapping;

@@ -10,7 +10,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use super::DataplaneError;
+use super::{DataplaneError, detach};
 
 /// Where distributions mount the BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -130,8 +130,12 @@ impl PinDirectory {
         self.remove()
     }
 
-    /// Removes one pin.
+    /// Removes one pin. What it was of ends, unless something else refers to it; a link at once.
     pub(super) fn unpin(&self, pin: &Path) -> Result<(), DataplaneError> {
+        if is_link(pin) {
+            // A kernel that cannot detach it does so soon after the pin is gone.
+            let _ = detach::detach(pin);
+        }
         fs::remove_file(pin)
             .map_err(|error| self.error(format!("cannot remove {}: {error}", pin.display())))
     }
