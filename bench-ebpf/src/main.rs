@@ -10,7 +10,7 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[path = "../../bench/src/abi.rs"]
-mod abi;
+pub mod abi;
 mod floor;
 
 use core::ptr;
@@ -79,7 +79,7 @@ fn restore(ctx: *mut xdp_md) -> Option<()> {
         let end = ptr::read_volatile(&raw const (*ctx).data_end);
         end.wrapping_sub(ptr::read_volatile(&raw const (*ctx).data))
     };
-    let growth = length as i32 - FRAME as i32;
+    let growth = length.wrapping_sub(FRAME as u32).cast_signed();
     // Called where there is nothing to undo as well: it is to cost the same for all programs.
     // SAFETY: the context is the kernel's; pointers into the frame are made anew after this.
     let result = unsafe { bpf_xdp_adjust_head(ctx, growth) };
