@@ -3,6 +3,7 @@
 use xdp_lb_common::counters::Counter;
 
 use crate::{
+    abi::FRAME,
     packets::{Connection, Family, Segment, connection, no_vip, vip},
     plane::{Mode, Scale},
 };
@@ -113,6 +114,15 @@ impl Case {
     pub fn name(&self) -> String {
         let (mode, family) = (self.mode.name(), self.family.name());
         format!("{mode}/{family}/{}", self.traffic.name())
+    }
+
+    /// Bytes of the frames that leave.
+    #[must_use]
+    pub fn frame_out(&self) -> usize {
+        match self.traffic {
+            Traffic::NoService => FRAME,
+            _ => FRAME + self.mode.overhead(self.family),
+        }
     }
 
     /// Its connections, `count` or one: dealt to the services in turn.

@@ -167,9 +167,11 @@ impl<'a> Bench<'a> {
             Traffic::NoService => PASS,
             _ => TX,
         };
+        let (length, expected) = (run.frame.len(), self.case.frame_out());
         ensure!(
-            run.action == action,
-            "{}: the last packet ended with action {}",
+            (run.action, length) == (action, expected),
+            "{}: the last packet left with action {} and {length} bytes, where action {action} and \
+             {expected} bytes were expected",
             self.case.name(),
             run.action
         );

@@ -13,7 +13,7 @@ use aya::{
     programs::Xdp,
 };
 use xdp_lb::{
-    config::Limits,
+    config::{DEFAULT_GUE_PORT, Limits},
     dataplane::{Counters, Dataplane, Options, PinDirectory},
     lookup::{self, Candidate, Scheduler},
 };
@@ -53,12 +53,26 @@ impl Mode {
         }
     }
 
-    /// Why it is not measured, if it is not.
+    /// Bytes that a frame leaves with more than it came with, to a backend of this family.
     #[must_use]
-    pub const fn missing(self) -> Option<&'static str> {
+    pub const fn overhead(self, family: Family) -> usize {
+        let ip = match family {
+            Family::V4 => 20,
+            Family::V6 => 40,
+        };
         match self {
-            Self::L2 => None,
-            Self::Ipip | Self::Gue => Some("the program has no such forwarding mode"),
+            Self::L2 => 0,
+            Self::Ipip => ip,
+            Self::Gue => ip + 8,
+        }
+    }
+
+    /// The flag that a backend's entry has.
+    const fn flag(self) -> u16 {
+        match self {
+            Self::L2 => 0,
+            Self::Ipip => NextHop::FLAG_IPIP,
+            Self::Gue => NextHop::FLAG_GUE,
         }
     }
 }
@@ -112,6 +126,7 @@ impl Plane {
             pins,
             limits,
             hash_key: HashKey::DEFAULT,
+            gue_port: DEFAULT_GUE_PORT,
         };
         let (dataplane, _) = Dataplane::open(&options)?;
         let mut plane = Self {
@@ -240,25 +255,38 @@ impl Plane {
     }
 }
 
-/// The entry of a backend that serves in this mode: the one place that knows how modes are set.
+/// The entry of a backend that serves in this mode.
 fn backend_entry(mode: Mode, service: u32, index: u16, address: IpAddr) -> BackendEntry {
-    debug_assert!(mode.missing().is_none(), "{mode:?}");
     let [high, low] = index.to_be_bytes();
     let next_hop = NextHop {
         mac: [0x02, 0, 0, 0x0b, high, low],
-        flags: NextHop::FLAG_SERVING,
+        flags: NextHop::FLAG_SERVING | mode.flag(),
     };
     let link = BackendLink {
         ifindex: INTERFACE,
         generation: 1,
+        mtu: 1500,
+    };
+    let tunnel_source = match mode {
+        Mode::L2 => [0; 16],
+        Mode::Ipip | Mode::Gue => octets(director(address)),
     };
     BackendEntry {
         next_hop: next_hop.pack(),
         link: link.pack(),
-        source_mac: [0x02, 0, 0, 0, 0, 0x02, 0, 0],
+        source_mac: [0x02, 0, 0, 0, 0, 0x02],
         service,
         address: octets(address),
+        tunnel_source,
         ..BackendEntry::default()
+    }
+}
+
+/// The director's address towards a backend.
+fn director(backend: IpAddr) -> IpAddr {
+    match backend {
+        IpAddr::V4(_) => Ipv4Addr::new(10, 1, 0, 1).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 1, 0, 1).into(),
     }
 }
 

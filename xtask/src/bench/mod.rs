@@ -47,7 +47,7 @@ pub fn run(options: &Options) -> Result<()> {
     lookup_tables(options)?;
     let program = build()?;
     let report = packets(&program, options)?;
-    if report.cases.is_empty() && report.left_out.is_empty() {
+    if report.cases.is_empty() {
         return Ok(());
     }
     println!("\n{}", table::text(&report));

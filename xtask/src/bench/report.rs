@@ -24,8 +24,6 @@ pub struct Report {
     pub program: Option<ProgramSize>,
     /// What was measured.
     pub cases: Vec<Case>,
-    /// What was not measured, and why.
-    pub left_out: Vec<LeftOut>,
 }
 
 /// A machine in general terms.
@@ -52,15 +50,6 @@ pub struct ProgramSize {
     pub translated_bytes: Option<u32>,
     /// Bytes of machine code.
     pub jitted_bytes: Option<u32>,
-}
-
-/// Something that was not measured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOut {
-    /// Name, as a filter has it.
-    pub what: String,
-    /// Why.
-    pub reason: String,
 }
 
 /// One case.

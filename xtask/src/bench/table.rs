@@ -27,11 +27,7 @@ pub fn text(report: &Report) -> String {
     for column in table.column_iter_mut().skip(WORDS) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let mut text = format!("{}\n{table}\n", headline(report));
-    for left_out in &report.left_out {
-        let _ = writeln!(text, "left out: {}: {}", left_out.what, left_out.reason);
-    }
-    text
+    format!("{}\n\n{table}", headline(report))
 }
 
 /// For a page in Markdown.
@@ -45,13 +41,6 @@ pub fn markdown(report: &Report) -> String {
     text.push('\n');
     for case in &report.cases {
         text += &line(&row(case));
-    }
-    for left_out in &report.left_out {
-        let _ = write!(
-            text,
-            "\nLeft out: {}: {}.\n",
-            left_out.what, left_out.reason
-        );
     }
     text
 }
