@@ -18,8 +18,7 @@ pub const TEMPLATES: u32 = 100_000;
 pub struct State {
     /// Templates in use.
     pub templates: u32,
-    /// How far the next template is from the last; has no divisor in common with `templates`, so that
-    /// each is used once before any is used again.
+    /// How far the next template is from the last: 1..=`templates`.
     pub stride: u32,
     /// The template that is used next.
     pub next: u32,

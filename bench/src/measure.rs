@@ -11,7 +11,7 @@ use crate::{
     cases::{Case, Traffic},
     packets::Connection,
     plane::{Plane, Scale},
-    wrapper::{Own, PASS, TX, Wrapper, once},
+    wrapper::{Order, Own, PASS, TX, Wrapper, once},
 };
 
 /// How much is measured.
@@ -110,7 +110,7 @@ impl<'a> Bench<'a> {
         let connections = self.connections.len().try_into()?;
         let traffic = self.case.traffic;
         let expected = traffic.expected_at_first(self.packets.into(), connections);
-        self.program(&expected)?;
+        self.program(Order::Scattered, &expected)?;
         Ok(())
     }
 
@@ -122,7 +122,7 @@ impl<'a> Bench<'a> {
             match turn {
                 Turn::Wrapper => {
                     self.wrapper.select(None)?;
-                    round.wrapper = self.wrapper.run(self.packets)?.nanoseconds;
+                    round.wrapper = self.wrapper.run(self.packets, Order::Given)?.nanoseconds;
                 }
                 Turn::Own(own) => {
                     let nanoseconds = self.floor(*own)?;
@@ -134,7 +134,7 @@ impl<'a> Bench<'a> {
                 Turn::Program => {
                     self.begin_anew()?;
                     let expected = self.case.traffic.expected(self.packets.into());
-                    round.program = self.program(&expected)?;
+                    round.program = self.program(Order::Given, &expected)?;
                 }
             }
         }
@@ -150,17 +150,17 @@ impl<'a> Bench<'a> {
 
     fn floor(&mut self, own: Own) -> Result<f64> {
         self.wrapper.select_own(own)?;
-        let run = self.wrapper.run(self.packets)?;
+        let run = self.wrapper.run(self.packets, Order::Given)?;
         ensure!(run.action == TX, "{own:?} ended with action {}", run.action);
         Ok(run.nanoseconds)
     }
 
     /// Runs the program under test; an error if it counts anything else than `expected`.
-    fn program(&mut self, expected: &[(Counter, u64)]) -> Result<f64> {
+    fn program(&mut self, order: Order, expected: &[(Counter, u64)]) -> Result<f64> {
         let fd = self.plane.program()?.fd()?.try_clone()?;
         self.wrapper.select(Some(&fd))?;
         let before = self.plane.counters()?;
-        let run = self.wrapper.run(self.packets)?;
+        let run = self.wrapper.run(self.packets, order)?;
         check(&before, &self.plane.counters()?, expected)
             .with_context(|| format!("{}: the program did something else", self.case.name()))?;
         let action = match self.case.traffic {

@@ -49,6 +49,40 @@ impl Own {
     }
 }
 
+/// The order in which a run goes through the packets that were set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As they were set, as one reads memory best: for what is measured, so that the wrapper's own cost
+    /// stays small and steady.
+    Given,
+    /// Far apart from each other: for making entries, which then lie in memory in another order than the
+    /// one they are measured in. The same order would flatter a hash map.
+    Scattered,
+}
+
+impl Order {
+    /// How far apart templates are that follow each other. It has no divisor in common with their
+    /// number, so that each is used once before any is used again.
+    fn stride(self, templates: u32) -> u32 {
+        if self == Self::Given {
+            return 1;
+        }
+        // Near the golden section, so that neighbours are far apart in time, too.
+        let near = u64::from(templates) * 618 / 1000;
+        let near = u32::try_from(near).unwrap_or(u32::MAX);
+        (near.max(1)..=templates)
+            .find(|&stride| coprime(stride, templates))
+            .unwrap_or(1)
+    }
+
+    /// The index of the packet that a run of so many packets ends with, of so many that were set.
+    #[must_use]
+    pub fn last_of(self, packets: u32, templates: u32) -> u32 {
+        let steps = u64::from(packets.saturating_sub(1)) * u64::from(self.stride(templates));
+        u32::try_from(steps % u64::from(templates.max(1))).unwrap_or(0)
+    }
+}
+
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
@@ -100,7 +134,7 @@ impl Wrapper {
         })
     }
 
-    /// Sets the packets that runs go through, in another order than this.
+    /// Sets the packets that runs go through.
     ///
     /// # Errors
     ///
@@ -116,7 +150,6 @@ impl Wrapper {
         }
         let state = State {
             templates,
-            stride: stride(templates),
             ..State::default()
         };
         Ok(self.state.set(0, state, 0)?)
@@ -161,17 +194,19 @@ impl Wrapper {
         self.select(Some(&program))
     }
 
-    /// Has the program under test process so many packets, from the first template on.
+    /// Has the program under test process so many packets, from the first that was set on.
     ///
     /// # Errors
     ///
     /// If the kernel does not run it, or if the wrapper could not give it each packet as it should be.
-    pub fn run(&mut self, packets: u32) -> Result<Run> {
+    pub fn run(&mut self, packets: u32, order: Order) -> Result<Run> {
+        let state = self.state.get(&0, 0)?;
         let state = State {
+            stride: order.stride(state.templates),
             next: 0,
             packets: 0,
             failures: 0,
-            ..self.state.get(&0, 0)?
+            ..state
         };
         self.state.set(0, state, 0)?;
         let mut output = vec![0; FRAME + 256];
@@ -230,24 +265,6 @@ pub fn once(program: &Xdp, packet: &Template) -> Result<(Duration, Vec<u8>)> {
     Ok((result.duration, output))
 }
 
-/// The template that a run of so many packets ends with, of so many templates.
-#[must_use]
-pub fn last_of(packets: u32, templates: u32) -> u32 {
-    let steps = u64::from(packets.saturating_sub(1)) * u64::from(stride(templates));
-    u32::try_from(steps % u64::from(templates.max(1))).unwrap_or(0)
-}
-
-/// How far apart templates are that follow each other. Flows that come in the order in which they were
-/// inserted flatter a hash map whose elements lie in memory in that order.
-fn stride(templates: u32) -> u32 {
-    // Near the golden section, so that neighbours are far apart in time, too.
-    let near = u64::from(templates) * 618 / 1000;
-    let near = u32::try_from(near).unwrap_or(u32::MAX);
-    (near.max(1)..=templates)
-        .find(|&stride| coprime(stride, templates))
-        .unwrap_or(1)
-}
-
 fn coprime(mut a: u32, mut b: u32) -> bool {
     while b != 0 {
         (a, b) = (b, a % b);
@@ -284,20 +301,23 @@ mod tests {
 
     #[test]
     fn each_template_is_used_once_before_any_is_used_again() {
-        for templates in [1, 2, 3, 10, 1000, TEMPLATES] {
-            let stride = stride(templates);
-            assert!(stride <= templates, "{templates}");
-            let used: HashSet<u32> = (1..=templates)
-                .map(|packets| last_of(packets, templates))
-                .collect();
-            assert_eq!(used.len(), usize::try_from(templates).unwrap());
-            assert_eq!(last_of(templates + 1, templates), 0);
+        for order in [Order::Given, Order::Scattered] {
+            for templates in [1, 2, 3, 10, 1000, TEMPLATES] {
+                let stride = order.stride(templates);
+                assert!(stride <= templates, "{templates}");
+                let used: HashSet<u32> = (1..=templates)
+                    .map(|packets| order.last_of(packets, templates))
+                    .collect();
+                assert_eq!(used.len(), usize::try_from(templates).unwrap());
+                assert_eq!(order.last_of(templates + 1, templates), 0);
+            }
         }
     }
 
     #[test]
-    fn many_templates_are_not_used_in_their_order() {
-        let stride = stride(TEMPLATES);
+    fn entries_are_made_in_another_order_than_they_are_measured_in() {
+        let stride = Order::Scattered.stride(TEMPLATES);
         assert!((TEMPLATES / 4..TEMPLATES / 4 * 3).contains(&stride));
+        assert_eq!(Order::Given.stride(TEMPLATES), 1);
     }
 }

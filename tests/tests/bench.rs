@@ -7,7 +7,7 @@ use xdp_lb_bench::{
     measure::{Plan, check, measure},
     packets::{self, Family, Segment, connection, vip},
     plane::{Mode, Plane, Scale},
-    wrapper::{OBJECT, Own, PASS, TX, Wrapper, last_of, once},
+    wrapper::{OBJECT, Order, Own, PASS, TX, Wrapper, once},
 };
 use xdp_lb_common::counters::Counter;
 use xtask::{lab::Namespace, root, test::libtest::SKIPPED};
@@ -16,6 +16,9 @@ use xtask::{lab::Namespace, root, test::libtest::SKIPPED};
 const TEMPLATES: u32 = 100;
 /// Packets in a run: far more than a frame's headroom has bytes.
 const PACKETS: u32 = 1010;
+
+/// The order in which templates are used.
+const ORDER: Order = Order::Scattered;
 
 const SCALE: Scale = Scale {
     services: 3,
@@ -43,7 +46,7 @@ fn templates(family: Family) -> Vec<Template> {
 }
 
 fn last(templates: &[Template]) -> &Template {
-    let index = last_of(PACKETS, TEMPLATES);
+    let index = ORDER.last_of(PACKETS, TEMPLATES);
     &templates[usize::try_from(index).expect("32 bits fit")]
 }
 
@@ -57,7 +60,9 @@ fn the_wrapper_undoes_what_a_program_does_to_the_head_of_the_frame() {
         let frame = packets::bytes(last(&templates));
         for growth in [0, 20, 48, 4, -4, -8, 40] {
             wrapper.set_growth(growth).expect("the map can be written");
-            let run = wrapper.run(PACKETS).expect("every packet could be written");
+            let run = wrapper
+                .run(PACKETS, ORDER)
+                .expect("every packet could be written");
             assert_eq!(run.action, TX);
             let length = i32::try_from(FRAME).expect("short") + growth;
             assert_eq!(run.frame.len(), usize::try_from(length).expect("positive"));
@@ -82,7 +87,9 @@ fn a_frame_that_cannot_be_restored_fails_the_run() {
         wrapper.select_own(Own::Grow).expect("the program fits");
         // More than the headroom.
         wrapper.set_growth(2000).expect("the map can be written");
-        let error = wrapper.run(PACKETS).expect_err("no frame can grow so much");
+        let error = wrapper
+            .run(PACKETS, ORDER)
+            .expect_err("no frame can grow so much");
         assert!(
             error.to_string().contains("could not be written"),
             "{error}"
@@ -107,7 +114,9 @@ fn the_floors_send_frames_back_with_and_without_other_macs() {
                     let (destination, source) = frame[..12].split_at_mut(6);
                     destination.swap_with_slice(source);
                 }
-                let run = wrapper.run(PACKETS).expect("every packet could be written");
+                let run = wrapper
+                    .run(PACKETS, ORDER)
+                    .expect("every packet could be written");
                 assert_eq!(run.action, TX, "{turn:?}");
                 assert_eq!(run.frame, frame, "{turn:?}");
             }
@@ -148,7 +157,9 @@ fn same_frame(plane: &mut Plane, wrapper: &mut Wrapper, case: Case) {
     wrapper.select(Some(&program)).expect("the program fits");
 
     let before = plane.counters().expect("counters");
-    let run = wrapper.run(PACKETS).expect("every packet could be written");
+    let run = wrapper
+        .run(PACKETS, ORDER)
+        .expect("every packet could be written");
     let after = plane.counters().expect("counters");
     let mut expected = Traffic::Syns.expected(PACKETS.into());
     match case.traffic {
@@ -161,7 +172,7 @@ fn same_frame(plane: &mut Plane, wrapper: &mut Wrapper, case: Case) {
     }
     check(&before, &after, &expected).unwrap_or_else(|error| panic!("{}: {error}", case.name()));
 
-    let at = last_of(PACKETS, u32::try_from(templates.len()).expect("few"));
+    let at = ORDER.last_of(PACKETS, u32::try_from(templates.len()).expect("few"));
     let template = &templates[usize::try_from(at).expect("32 bits fit")];
     let program = plane.program().expect("the program");
     let (_, frame) = once(program, template).expect("the kernel runs it");

@@ -84,6 +84,14 @@ fn headline(report: &Report) -> String {
 
 fn row(case: &Case) -> [String; HEADINGS.len()] {
     let summary = case.summary();
+    // Where the floor is lost in the noise, a ratio to it means nothing.
+    let ratio = |text: String| {
+        if summary.floor_parse.lower > 0.0 {
+            text
+        } else {
+            "?".to_owned()
+        }
+    };
     let quartiles = |spread: Spread| format!("{:.1}–{:.1}", spread.lower, spread.upper);
     [
         case.mode.clone(),
@@ -93,8 +101,8 @@ fn row(case: &Case) -> [String; HEADINGS.len()] {
         quartiles(summary.program),
         format!("{:.1}", summary.floor_tx.median),
         format!("{:.1}", summary.floor_parse.median),
-        format!("{:.1}", summary.ratio.median),
-        quartiles(summary.ratio),
+        ratio(format!("{:.1}", summary.ratio.median)),
+        ratio(quartiles(summary.ratio)),
         format!("{:.0}", case.single),
     ]
 }
