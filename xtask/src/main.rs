@@ -49,11 +49,8 @@ enum Task {
         #[arg(long)]
         ci: bool,
     },
-    /// Measure how long things take on this machine.
-    Bench {
-        /// Parts of benchmark names; all benchmarks when there is none.
-        filters: Vec<String>,
-    },
+    /// Measure how long things take on this machine: lookup tables, and the XDP program per packet.
+    Bench(bench::Options),
     /// Show on real traffic in network namespaces what xdp-lb does; takes about half a minute.
     Demo(demo::DemoArgs),
     /// Make network namespaces with a client, a router, directors and backends, and work in them.
@@ -101,7 +98,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Task::Bench { filters } => bench::run(&filters)?,
+        Task::Bench(options) => bench::run(&options)?,
         Task::Demo(arguments) => return demo::run(arguments),
         Task::Lab(arguments) => {
             root::ensure("a lab is made of network namespaces")?;

@@ -18,7 +18,13 @@ use crate::cargo::{self, Artifact};
 use crate::{root, setup};
 
 /// What is built and tested; the tests of the last one need root.
-const PACKAGES: &[&str] = &["xdp-lb-common", "xdp-lb", "xtask", "xdp-lb-tests"];
+const PACKAGES: &[&str] = &[
+    "xdp-lb-common",
+    "xdp-lb",
+    "xdp-lb-bench",
+    "xtask",
+    "xdp-lb-tests",
+];
 /// How long a program's output is waited for after its end: a process that a test left behind may
 /// hold it open for ever.
 const GRACE: Duration = Duration::from_secs(2);

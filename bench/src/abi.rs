@@ -1,0 +1,31 @@
+//! What the wrapper and the benchmark share: names and layouts of the wrapper's maps.
+//!
+//! The crate `bench-ebpf` takes this file in by path, so that there is no crate between the two.
+
+/// Bytes of every frame, from the Ethernet header on: the longest headers that are measured (Ethernet,
+/// IPv6, TCP; 74 bytes) in whole words. The wrapper writes all of a frame.
+pub const FRAME: usize = 80;
+
+/// A frame as the wrapper copies it.
+pub type Template = [u64; FRAME / 8];
+
+/// The most templates that there can be.
+pub const TEMPLATES: u32 = 100_000;
+
+/// The wrapper's state, from one packet to the next.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Templates in use.
+    pub templates: u32,
+    /// How far the next template is from the last: 1..=`templates`.
+    pub stride: u32,
+    /// The template that is used next.
+    pub next: u32,
+    /// What the program `grow` adds to the head of each frame, in bytes; negative: takes away.
+    pub growth: i32,
+    /// Packets handed to the program under test.
+    pub packets: u64,
+    /// Packets that could not be written anew, or that the program `grow` could not change.
+    pub failures: u64,
+}

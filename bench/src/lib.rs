@@ -1,0 +1,13 @@
+//! What `cargo xtask bench` measures the XDP program with: nanoseconds per packet.
+//!
+//! [`wrapper`] hands the program a fresh packet in each repetition of `BPF_PROG_TEST_RUN`, [`packets`]
+//! makes the packets, [`plane`] loads the program and fills its maps, [`cases`] says what is measured and
+//! what the program's counters must then show, [`measure`] does it. What comes out is a
+//! [`Report`](xtask::bench::report::Report), which `cargo xtask bench` shows.
+
+pub mod abi;
+pub mod cases;
+pub mod measure;
+pub mod packets;
+pub mod plane;
+pub mod wrapper;

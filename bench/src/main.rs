@@ -1,0 +1,115 @@
+//! Measures and writes the report as JSON to stdout; `cargo xtask bench` runs this as root.
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use nix::{
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
+};
+use xdp_lb_bench::{
+    abi::FRAME,
+    cases::Case,
+    measure::{Plan, measure},
+    packets::Family,
+    plane::{Mode, Plane, Scale},
+    wrapper::Wrapper,
+};
+use xtask::{
+    bench::report::{Machine, Report},
+    lab::Namespace,
+};
+
+/// Measure the XDP program: nanoseconds per packet, as JSON. Needs root.
+#[derive(Parser)]
+struct Arguments {
+    /// Parts of names of cases; all cases when there is none.
+    filters: Vec<String>,
+    /// Few packets and rounds: shows that it works.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// What directors with many services have.
+const SCALE: Scale = Scale {
+    services: 100,
+    backends: 100,
+    table_size: 65_537,
+    flows: 1_000_000,
+};
+
+const THOROUGH: Plan = Plan {
+    scale: SCALE,
+    rounds: 15,
+    connections: 100_000,
+    one_flow_packets: 500_000,
+    singles: 2000,
+};
+
+const QUICK: Plan = Plan {
+    scale: SCALE,
+    rounds: 3,
+    connections: 10_000,
+    one_flow_packets: 50_000,
+    singles: 200,
+};
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let plan = if arguments.quick { QUICK } else { THOROUGH };
+    let mut report = Report {
+        machine: Machine::this()?,
+        frame_bytes: u32::try_from(FRAME)?,
+        services: plan.scale.services.into(),
+        backends_per_service: plan.scale.backends.into(),
+        table_size: plan.scale.table_size,
+        flow_limit: plan.scale.flows,
+        program: None,
+        cases: Vec::new(),
+    };
+    for mode in Mode::ALL {
+        for family in [Family::V4, Family::V6] {
+            let cases: Vec<Case> = Case::all(mode, family)
+                .filter(|case| is_wanted(case, &arguments.filters))
+                .collect();
+            if cases.is_empty() {
+                continue;
+            }
+            // One after the other, so that the maps of one are gone when the next begins.
+            let namespace = Namespace::new("bench")?;
+            namespace.run(|| run(mode, family, &cases, plan, &mut report))?;
+        }
+    }
+    println!("{}", serde_json::to_string_pretty(&report)?);
+    Ok(())
+}
+
+fn is_wanted(case: &Case, filters: &[String]) -> bool {
+    let name = case.name();
+    filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+}
+
+fn run(mode: Mode, family: Family, cases: &[Case], plan: Plan, report: &mut Report) -> Result<()> {
+    stay_here()?;
+    let mut wrapper = Wrapper::open()?;
+    let mut plane = Plane::open(mode, family, plan.scale)?;
+    let size = plane.program_size()?;
+    ensure!(
+        size.jitted_bytes.is_some(),
+        "the kernel interprets BPF here: `sysctl -w net.core.bpf_jit_enable=1`"
+    );
+    report.program = Some(size);
+    for &case in cases {
+        let measured = measure(&mut plane, &mut wrapper, case, plan)?;
+        let median = measured.summary().program.median;
+        eprintln!("{:<22} {median:>7.1} ns", case.name());
+        report.cases.push(measured);
+    }
+    Ok(())
+}
+
+/// Stays on the CPU that this thread is on: caches and per-CPU maps are then those of one.
+fn stay_here() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(sched_getcpu()?)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on one CPU")
+}

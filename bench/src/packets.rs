@@ -1,0 +1,212 @@
+//! The packets that are measured: TCP over IPv4 or IPv6, all of the same length, well-formed.
+//!
+//! Addresses are those set aside for benchmarks (RFC 2544, RFC 5180) and for documentation.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
+use xdp_lb_common::abi::FlowKey;
+
+use crate::abi::{FRAME, Template};
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
+}
+
+impl Family {
+    /// Lower-case name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+}
+
+/// What a packet does to its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Opens it.
+    Syn,
+    /// Goes on with it.
+    Ack,
+}
+
+/// A connection: who talks to whom. Both addresses are of the same family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Connection {
+    /// The client's address and port.
+    pub client: SocketAddr,
+    /// The service's address and port.
+    pub service: SocketAddr,
+}
+
+/// The port of all services.
+pub const PORT: u16 = 80;
+/// MAC address of the router, which all packets come from.
+const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0xfe];
+/// MAC address of the director, which all packets come to.
+const DIRECTOR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+
+/// Address of the service with this number: 0..=249.
+#[must_use]
+pub fn vip(family: Family, service: u8) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(192, 0, 2, 1 + service).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, service.into()).into(),
+    }
+}
+
+/// An address that no service has.
+#[must_use]
+pub fn no_vip(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(203, 0, 113, 1).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 2, 0).into(),
+    }
+}
+
+/// A connection to `service`, of its own for each `number`.
+#[must_use]
+pub fn connection(number: u32, service: IpAddr) -> Connection {
+    // Some connections of each of many clients, as a director sees them.
+    let [.., high, low] = number.to_be_bytes();
+    let port = u16::try_from(32_768 + (number >> 16)).unwrap_or(u16::MAX);
+    let client = match service {
+        IpAddr::V4(_) => Ipv4Addr::new(198, 18, high, low).into(),
+        IpAddr::V6(_) => {
+            let host = u16::from_be_bytes([high, low]);
+            Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, host).into()
+        }
+    };
+    Connection {
+        client: SocketAddr::new(client, port),
+        service: SocketAddr::new(service, PORT),
+    }
+}
+
+impl Connection {
+    /// A packet from the client.
+    ///
+    /// # Panics
+    ///
+    /// If the addresses are of different families.
+    #[must_use]
+    pub fn packet(&self, segment: Segment) -> Template {
+        let ethernet = PacketBuilder::ethernet2(ROUTER_MAC, DIRECTOR_MAC);
+        let network = match (self.client.ip(), self.service.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
+            (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), 64),
+            _ => panic!(
+                "{} and {} are of different families",
+                self.client, self.service
+            ),
+        };
+        frame(network.tcp_header(self.header(segment)))
+    }
+
+    fn header(&self, segment: Segment) -> TcpHeader {
+        let ports = (self.client.port(), self.service.port());
+        let mut header = TcpHeader::new(ports.0, ports.1, 0x0102_0304, 64_240);
+        match segment {
+            Segment::Syn => header.syn = true,
+            Segment::Ack => {
+                header.ack = true;
+                header.acknowledgment_number = 0x0506_0708;
+            }
+        }
+        header
+    }
+
+    /// The key that its flow entry has, if both addresses are IPv4.
+    #[must_use]
+    pub fn flow_v4(&self) -> Option<FlowKey<[u8; 4]>> {
+        match (self.client.ip(), self.service.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => Some(self.flow(from.octets(), to.octets())),
+            _ => None,
+        }
+    }
+
+    /// The key that its flow entry has, if both addresses are IPv6.
+    #[must_use]
+    pub fn flow_v6(&self) -> Option<FlowKey<[u8; 16]>> {
+        match (self.client.ip(), self.service.ip()) {
+            (IpAddr::V6(from), IpAddr::V6(to)) => Some(self.flow(from.octets(), to.octets())),
+            _ => None,
+        }
+    }
+
+    fn flow<A>(&self, source: A, destination: A) -> FlowKey<A> {
+        FlowKey {
+            source,
+            destination,
+            source_port_be: self.client.port().to_be_bytes(),
+            destination_port_be: self.service.port().to_be_bytes(),
+            protocol: etherparse::IpNumber::TCP.0,
+            reserved: [0; 3],
+        }
+    }
+}
+
+/// The frame, filled up with data to [`FRAME`] bytes.
+fn frame(packet: PacketBuilderStep<TcpHeader>) -> Template {
+    let data = FRAME.saturating_sub(packet.size(0));
+    let mut bytes = Vec::with_capacity(FRAME);
+    packet
+        .write(&mut bytes, &[0; FRAME][..data])
+        .expect("a packet that fits its length fields");
+    let (words, rest) = bytes.as_chunks();
+    assert!(rest.is_empty() && words.len() == FRAME / 8);
+    std::array::from_fn(|index| u64::from_ne_bytes(words[index]))
+}
+
+/// The bytes of a frame.
+#[must_use]
+pub fn bytes(packet: &Template) -> [u8; FRAME] {
+    let mut bytes = [0; FRAME];
+    for (to, word) in bytes.chunks_exact_mut(8).zip(packet) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::abi::TEMPLATES;
+
+    #[test]
+    fn connections_are_all_different() {
+        for family in [Family::V4, Family::V6] {
+            let all: HashSet<_> = (0..TEMPLATES)
+                .map(|number| connection(number, vip(family, 0)))
+                .collect();
+            assert_eq!(all.len(), usize::try_from(TEMPLATES).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_packet_is_one_whole_ip_packet_of_its_connection() {
+        for family in [Family::V4, Family::V6] {
+            let connection = connection(70_000, vip(family, 3));
+            let frame = bytes(&connection.packet(Segment::Syn));
+            let packet = etherparse::SlicedPacket::from_ethernet(&frame).unwrap();
+            let etherparse::TransportSlice::Tcp(tcp) = packet.transport.unwrap() else {
+                panic!("not TCP");
+            };
+            assert!(tcp.syn() && !tcp.ack());
+            assert_eq!(tcp.source_port(), connection.client.port());
+            assert_eq!(tcp.destination_port(), PORT);
+            let headers = FRAME - tcp.payload().len();
+            assert_eq!(headers, if family == Family::V4 { 54 } else { 74 });
+        }
+    }
+}

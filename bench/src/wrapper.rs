@@ -1,0 +1,323 @@
+//! The wrapper: runs a program many times in one call of the kernel, each time on another packet.
+//!
+//! How it works is told in `bench-ebpf/src/main.rs`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, Map, MapData, MapError, ProgramArray},
+    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp, XdpMode},
+};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::abi::{FRAME, State, TEMPLATES, Template};
+
+/// The programs to measure with. Empty where the build had no BPF toolchain.
+pub static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-lb-bench-ebpf"));
+
+/// `XDP_PASS`.
+pub const PASS: u32 = 2;
+/// `XDP_TX`.
+pub const TX: u32 = 3;
+
+// SAFETY: `repr(C)`, made of integers, for which every bit pattern is valid, and without padding.
+unsafe impl aya::Pod for State {}
+
+/// Programs that are loaded with the wrapper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// Sends each frame back as it is.
+    FloorTx,
+    /// Reads headers and ports, swaps the MAC addresses, sends the frame back.
+    FloorParse,
+    /// Changes the length of each frame at its head: see [`Wrapper::set_growth`].
+    Grow,
+}
+
+impl Own {
+    const ALL: [Self; 3] = [Self::FloorTx, Self::FloorParse, Self::Grow];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::FloorTx => "floor_tx",
+            Self::FloorParse => "floor_parse",
+            Self::Grow => "grow",
+        }
+    }
+}
+
+/// The order in which a run goes through the packets that were set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As they were set, as one reads memory best: for what is measured, so that the wrapper's own cost
+    /// stays small and steady.
+    Given,
+    /// Far apart from each other: for making entries, which then lie in memory in another order than the
+    /// one they are measured in. The same order would flatter a hash map.
+    Scattered,
+}
+
+impl Order {
+    /// How far apart templates are that follow each other. It has no divisor in common with their
+    /// number, so that each is used once before any is used again.
+    fn stride(self, templates: u32) -> u32 {
+        if self == Self::Given {
+            return 1;
+        }
+        // Near the golden section, so that neighbours are far apart in time, too.
+        let near = u64::from(templates) * 618 / 1000;
+        let near = u32::try_from(near).unwrap_or(u32::MAX);
+        (near.max(1)..=templates)
+            .find(|&stride| coprime(stride, templates))
+            .unwrap_or(1)
+    }
+
+    /// The index of the packet that a run of so many packets ends with, of so many that were set.
+    #[must_use]
+    pub fn last_of(self, packets: u32, templates: u32) -> u32 {
+        let steps = u64::from(packets.saturating_sub(1)) * u64::from(self.stride(templates));
+        u32::try_from(steps % u64::from(templates.max(1))).unwrap_or(0)
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// Time per packet, of program and wrapper together.
+    pub nanoseconds: f64,
+    /// The action that the last packet's program asked for; [`TX`] where there was no program.
+    pub action: u32,
+    /// The last frame, as the program left it.
+    pub frame: Vec<u8>,
+}
+
+/// The loaded wrapper with its maps.
+pub struct Wrapper {
+    ebpf: Ebpf,
+    templates: Array<MapData, Template>,
+    state: Array<MapData, State>,
+    program: ProgramArray<MapData>,
+}
+
+impl Wrapper {
+    /// Loads the wrapper and its programs. It goes to the loopback of the caller's network namespace,
+    /// which should be of the caller's own and down.
+    ///
+    /// # Errors
+    ///
+    /// If the build had no BPF toolchain, or the kernel refuses a program.
+    pub fn open() -> Result<Self> {
+        ensure!(
+            !OBJECT.is_empty(),
+            "built without the wrapper program; `cargo xtask setup` gets what is missing"
+        );
+        let mut ebpf = EbpfLoader::new()
+            .load(OBJECT)
+            .context("cannot load the wrapper's object")?;
+        for own in Own::ALL {
+            xdp(&mut ebpf, own.name())?.load()?;
+        }
+        let wrapper = xdp(&mut ebpf, "wrapper")?;
+        wrapper.load().context("the kernel refuses the wrapper")?;
+        // The kernel patches its code before and after each run of a program that is attached nowhere.
+        wrapper
+            .attach("lo", XdpMode::Skb)
+            .context("cannot attach the wrapper to the loopback")?;
+        Ok(Self {
+            templates: take(&mut ebpf, "TEMPLATES")?,
+            state: take(&mut ebpf, "STATE")?,
+            program: take(&mut ebpf, "PROGRAM")?,
+            ebpf,
+        })
+    }
+
+    /// Sets the packets that runs go through.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or more than [`TEMPLATES`].
+    pub fn set_packets(&mut self, packets: &[Template]) -> Result<()> {
+        let templates = u32::try_from(packets.len()).unwrap_or(u32::MAX);
+        ensure!(
+            (1..=TEMPLATES).contains(&templates),
+            "{templates} packets, where there may be 1 to {TEMPLATES}"
+        );
+        for (index, packet) in (0..).zip(packets) {
+            self.templates.set(index, packet, 0)?;
+        }
+        let state = State {
+            templates,
+            ..State::default()
+        };
+        Ok(self.state.set(0, state, 0)?)
+    }
+
+    /// Sets what [`Own::Grow`] adds to the head of each frame, in bytes; negative: takes away.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let the map be written.
+    pub fn set_growth(&mut self, growth: i32) -> Result<()> {
+        let state = self.state.get(&0, 0)?;
+        Ok(self.state.set(0, State { growth, ..state }, 0)?)
+    }
+
+    /// Sets the program under test; without one, runs are of the wrapper alone.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let the wrapper call the program.
+    pub fn select(&mut self, program: Option<&ProgramFd>) -> Result<()> {
+        match program {
+            Some(program) => self.program.set(0, program, 0)?,
+            None => match self.program.clear_index(&0) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                // It is empty already.
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+        Ok(())
+    }
+
+    /// Sets one of the wrapper's own programs under test.
+    ///
+    /// # Errors
+    ///
+    /// As [`select`](Self::select).
+    pub fn select_own(&mut self, own: Own) -> Result<()> {
+        let program = xdp(&mut self.ebpf, own.name())?.fd()?.try_clone()?;
+        self.select(Some(&program))
+    }
+
+    /// Has the program under test process so many packets, from the first that was set on.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not run it, or if the wrapper could not give it each packet as it should be.
+    pub fn run(&mut self, packets: u32, order: Order) -> Result<Run> {
+        let state = self.state.get(&0, 0)?;
+        let state = State {
+            stride: order.stride(state.templates),
+            next: 0,
+            packets: 0,
+            failures: 0,
+            ..state
+        };
+        self.state.set(0, state, 0)?;
+        let mut output = vec![0; FRAME + 256];
+        let wrapper = xdp(&mut self.ebpf, "wrapper")?;
+        let before = processor_time()?;
+        let result = wrapper
+            .test_run(TestRunOptions {
+                data_in: Some(&[0; FRAME]),
+                data_out: Some(&mut output),
+                repeat: packets,
+                ..TestRunOptions::default()
+            })
+            .context("the kernel does not run the wrapper")?;
+        let spent = processor_time()?.saturating_sub(before);
+        let state = self.state.get(&0, 0)?;
+        ensure!(
+            state.packets == u64::from(packets) && state.failures == 0,
+            "of {packets} packets, {} were handed on and {} could not be written or changed",
+            state.packets,
+            state.failures
+        );
+        output.truncate(usize::try_from(result.data_size_out)?);
+        Ok(Run {
+            nanoseconds: spent.as_secs_f64() * 1e9 / f64::from(packets),
+            action: result.return_value,
+            frame: output,
+        })
+    }
+
+    /// Has one of the wrapper's own programs process one packet, without the wrapper; returns how long
+    /// that took.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not run it.
+    pub fn run_once(&mut self, own: Own, packet: &Template) -> Result<Duration> {
+        let program = xdp(&mut self.ebpf, own.name())?;
+        Ok(once(program, packet)?.0)
+    }
+}
+
+/// Has a program process one packet, without the wrapper; returns how long that took, by the kernel's
+/// clock, and the frame that left.
+///
+/// # Errors
+///
+/// If the kernel does not run it.
+pub fn once(program: &Xdp, packet: &Template) -> Result<(Duration, Vec<u8>)> {
+    let mut output = vec![0; FRAME + 256];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(&crate::packets::bytes(packet)),
+        data_out: Some(&mut output),
+        ..TestRunOptions::default()
+    })?;
+    output.truncate(usize::try_from(result.data_size_out)?);
+    Ok((result.duration, output))
+}
+
+fn coprime(mut a: u32, mut b: u32) -> bool {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a == 1
+}
+
+/// What this thread has had of its processor. Finer than the kernel's own figure, which is rounded down
+/// to whole nanoseconds a packet, and free of the time that others had the processor.
+fn processor_time() -> Result<Duration> {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    Ok(time
+        .context("no clock of the thread's processor time")?
+        .into())
+}
+
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let program = ebpf.program_mut(name);
+    let program = program.with_context(|| format!("the object holds no program `{name}`"))?;
+    Ok(program.try_into()?)
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M> {
+    let map = ebpf.take_map(name);
+    let map = map.with_context(|| format!("the object holds no map `{name}`"))?;
+    M::try_from(map).with_context(|| format!("map `{name}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_template_is_used_once_before_any_is_used_again() {
+        for order in [Order::Given, Order::Scattered] {
+            for templates in [1, 2, 3, 10, 1000, TEMPLATES] {
+                let stride = order.stride(templates);
+                assert!(stride <= templates, "{templates}");
+                let used: HashSet<u32> = (1..=templates)
+                    .map(|packets| order.last_of(packets, templates))
+                    .collect();
+                assert_eq!(used.len(), usize::try_from(templates).unwrap());
+                assert_eq!(order.last_of(templates + 1, templates), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn entries_are_made_in_another_order_than_they_are_measured_in() {
+        let stride = Order::Scattered.stride(TEMPLATES);
+        assert!((TEMPLATES / 4..TEMPLATES / 4 * 3).contains(&stride));
+        assert_eq!(Order::Given.stride(TEMPLATES), 1);
+    }
+}

@@ -1,0 +1,139 @@
+//! Builds eBPF crates with the toolchain that `cargo xtask setup` installed: for build scripts.
+//!
+//! Without a toolchain the object is an empty file and a warning says so: `cargo check` and
+//! `cargo clippy` work on any machine, and who loads an empty object refuses it.
+
+use std::env;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[path = "../../xtask/src/setup/toolchain.rs"]
+pub mod toolchain;
+
+use toolchain::Toolchain;
+
+/// The crates that may use unstable features with a stable compiler: BPF needs a few. The same for
+/// all objects, or each would have the compiler's dependencies built again.
+const UNSTABLE_IN: &str = "aya_ebpf,xdp_lb_ebpf,xdp_lb_decap";
+
+/// Builds the binaries of `package` and puts the objects of those that `objects` names into `$OUT_DIR`.
+/// Cargo is to run the build script again when something in `sources` changes, folders or files in the
+/// root of the workspace.
+///
+/// Call it from the build script of a crate whose folder lies in that root.
+///
+/// # Errors
+///
+/// If the crate does not build, or outside of a build script.
+pub fn build(package: &str, objects: &[&str], sources: &[&str]) -> Result<(), Box<dyn Error>> {
+    for path in ["Cargo.lock", "Cargo.toml"].iter().chain(sources) {
+        println!("cargo::rerun-if-changed=../{path}");
+    }
+    for variable in ["HOME", "XDG_CACHE_HOME"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    if let Some(pointer) = toolchain::pointer_file() {
+        println!("cargo::rerun-if-changed={}", pointer.display());
+    }
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    if let Some(toolchain) = Toolchain::find() {
+        let built = compile(package, &toolchain, &out)?;
+        for object in objects {
+            fs::copy(built.join(object), out.join(object))?;
+        }
+    } else {
+        println!(
+            "cargo::warning=no BPF toolchain, so {package} is left empty; run `cargo xtask setup`"
+        );
+        for object in objects {
+            fs::write(out.join(object), [])?;
+        }
+    }
+    Ok(())
+}
+
+/// Compiles the eBPF crate; returns the folder of its objects.
+fn compile(package: &str, toolchain: &Toolchain, out: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let target = match variable("CARGO_CFG_TARGET_ENDIAN")?.to_str() {
+        Some("big") => "bpfeb-unknown-none",
+        _ => "bpfel-unknown-none",
+    };
+    // Layouts of kernel structures differ between architectures; aya-ebpf wants to know which.
+    let arch = variable("CARGO_CFG_TARGET_ARCH")?
+        .into_string()
+        .map_err(|_| "odd architecture")?;
+    let rustflags = [
+        format!("--cfg=bpf_target_arch=\"{arch}\""),
+        "-Cdebuginfo=2".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+        "-Ctarget-cpu=v3".to_owned(),
+    ];
+    // A folder of its own: the outer cargo holds the lock of the one it builds in. OUT_DIR is
+    // target/PROFILE/build/PACKAGE/out, so all profiles share this one.
+    let folder = out
+        .ancestors()
+        .nth(4)
+        .ok_or("OUT_DIR is too short")?
+        .join("bpf");
+
+    let mut cargo = match &toolchain.cargo {
+        Some(cargo) => Command::new(cargo),
+        None => Command::new(variable("CARGO")?),
+    };
+    if toolchain.way == "rustup" {
+        // rustup has no core for BPF; Debian has.
+        cargo.arg("-Zbuild-std=core");
+    }
+    cargo
+        .args([
+            "build",
+            "--locked",
+            "--release",
+            "--package",
+            package,
+            "--bins",
+        ])
+        .args(["--target", target])
+        .arg("--target-dir")
+        .arg(&folder)
+        .env("RUSTC", &toolchain.rustc)
+        .env("PATH", prepend(toolchain.linker.parent(), "PATH")?)
+        .env(
+            "LD_LIBRARY_PATH",
+            prepend(Some(&toolchain.libraries), "LD_LIBRARY_PATH")?,
+        )
+        .env("RUSTC_BOOTSTRAP", UNSTABLE_IN)
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags.join("\u{1f}"))
+        // Without it bpf-linker works for seconds on every object.
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_BUILD_BUILD_DIR", &folder)
+        // What the outer call (clippy, a compiler cache) wants of its own compiler. Empty switches
+        // off; removing would let a config file's setting through.
+        .env("RUSTC_WRAPPER", "")
+        .env("RUSTC_WORKSPACE_WRAPPER", "")
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTUP_TOOLCHAIN");
+    let status = cargo
+        .status()
+        .map_err(|error| format!("cannot run {cargo:?}: {error}"))?;
+    if !status.success() {
+        return Err(format!("{package} does not build ({status}); see above").into());
+    }
+    Ok(folder.join(target).join("release"))
+}
+
+fn variable(name: &str) -> Result<OsString, String> {
+    env::var_os(name).ok_or_else(|| format!("cargo does not set {name}"))
+}
+
+fn prepend(folder: Option<&Path>, name: &str) -> Result<OsString, env::JoinPathsError> {
+    let rest = env::var_os(name).unwrap_or_default();
+    let folders = folder
+        .map(Path::to_owned)
+        .into_iter()
+        .chain(env::split_paths(&rest));
+    env::join_paths(folders)
+}

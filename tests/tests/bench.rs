@@ -1,0 +1,237 @@
+//! What the benchmark measures with: the wrapper gives the program a fresh packet each time, and the
+//! program does with it what it would do anyway.
+
+use xdp_lb_bench::{
+    abi::{FRAME, Template},
+    cases::{Case, Traffic},
+    measure::{Plan, check, measure},
+    packets::{self, Family, Segment, connection, vip},
+    plane::{Mode, Plane, Scale},
+    wrapper::{OBJECT, Order, Own, PASS, TX, Wrapper, once},
+};
+use xdp_lb_common::counters::Counter;
+use xtask::{lab::Namespace, root, test::libtest::SKIPPED};
+
+/// Templates; not the packets' number, so that templates are used again.
+const TEMPLATES: u32 = 100;
+/// Packets in a run: far more than a frame's headroom has bytes.
+const PACKETS: u32 = 1010;
+
+/// The order in which templates are used.
+const ORDER: Order = Order::Scattered;
+
+const SCALE: Scale = Scale {
+    services: 3,
+    backends: 5,
+    table_size: 251,
+    flows: 4096,
+};
+
+fn in_namespace(test: impl FnOnce() + Send) {
+    if !root::is_root() {
+        println!("{SKIPPED}loading the programs takes root");
+        return;
+    }
+    if OBJECT.is_empty() || xdp_lb::dataplane::OBJECT.is_empty() {
+        println!("{SKIPPED}built without the XDP programs; `cargo xtask build` builds them");
+        return;
+    }
+    Namespace::new("bench").expect("a namespace").run(test);
+}
+
+fn templates(family: Family) -> Vec<Template> {
+    (0..TEMPLATES)
+        .map(|number| connection(number, vip(family, 0)).packet(Segment::Ack))
+        .collect()
+}
+
+fn last(templates: &[Template]) -> &Template {
+    let index = ORDER.last_of(PACKETS, TEMPLATES);
+    &templates[usize::try_from(index).expect("32 bits fit")]
+}
+
+#[test]
+fn the_wrapper_undoes_what_a_program_does_to_the_head_of_the_frame() {
+    in_namespace(|| {
+        let mut wrapper = Wrapper::open().expect("the wrapper loads");
+        let templates = templates(Family::V6);
+        wrapper.set_packets(&templates).expect("few packets");
+        wrapper.select_own(Own::Grow).expect("the program fits");
+        let frame = packets::bytes(last(&templates));
+        for growth in [0, 20, 48, 4, -4, -8, 40] {
+            wrapper.set_growth(growth).expect("the map can be written");
+            let run = wrapper
+                .run(PACKETS, ORDER)
+                .expect("every packet could be written");
+            assert_eq!(run.action, TX);
+            let length = i32::try_from(FRAME).expect("short") + growth;
+            assert_eq!(run.frame.len(), usize::try_from(length).expect("positive"));
+            // What the program added is not the wrapper's; the rest is the last packet, to its end.
+            let common = run.frame.len().min(FRAME);
+            assert!(
+                run.frame.ends_with(&frame[FRAME - common..]),
+                "growth {growth}: {:02x?}",
+                run.frame
+            );
+        }
+    });
+}
+
+#[test]
+fn a_frame_that_cannot_be_restored_fails_the_run() {
+    in_namespace(|| {
+        let mut wrapper = Wrapper::open().expect("the wrapper loads");
+        wrapper
+            .set_packets(&templates(Family::V4))
+            .expect("few packets");
+        wrapper.select_own(Own::Grow).expect("the program fits");
+        // More than the headroom.
+        wrapper.set_growth(2000).expect("the map can be written");
+        let error = wrapper
+            .run(PACKETS, ORDER)
+            .expect_err("no frame can grow so much");
+        assert!(
+            error.to_string().contains("could not be written"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn the_floors_send_frames_back_with_and_without_other_macs() {
+    in_namespace(|| {
+        let mut wrapper = Wrapper::open().expect("the wrapper loads");
+        for family in [Family::V4, Family::V6] {
+            let templates = templates(family);
+            wrapper.set_packets(&templates).expect("few packets");
+            let mut frame = packets::bytes(last(&templates));
+            for turn in [None, Some(Own::FloorTx), Some(Own::FloorParse)] {
+                match turn {
+                    None => wrapper.select(None).expect("the slot can be emptied"),
+                    Some(own) => wrapper.select_own(own).expect("the program fits"),
+                }
+                if turn == Some(Own::FloorParse) {
+                    let (destination, source) = frame[..12].split_at_mut(6);
+                    destination.swap_with_slice(source);
+                }
+                let run = wrapper
+                    .run(PACKETS, ORDER)
+                    .expect("every packet could be written");
+                assert_eq!(run.action, TX, "{turn:?}");
+                assert_eq!(run.frame, frame, "{turn:?}");
+            }
+        }
+    });
+}
+
+/// The frame that leaves is that of a run without the wrapper, and every packet is counted.
+#[test]
+fn the_program_treats_packets_from_the_wrapper_as_any_others() {
+    for (mode, family) in planes() {
+        in_namespace(|| {
+            let mut wrapper = Wrapper::open().expect("the wrapper loads");
+            let mut plane = Plane::open(mode, family, SCALE).expect("a data plane");
+            for case in Case::all(mode, family) {
+                same_frame(&mut plane, &mut wrapper, case);
+            }
+        });
+    }
+}
+
+fn planes() -> impl Iterator<Item = (Mode, Family)> {
+    let modes = Mode::ALL.into_iter();
+    modes.flat_map(|mode| [(mode, Family::V4), (mode, Family::V6)])
+}
+
+fn same_frame(plane: &mut Plane, wrapper: &mut Wrapper, case: Case) {
+    let connections = case.connections(SCALE, TEMPLATES);
+    let templates: Vec<_> = connections
+        .iter()
+        .map(|connection| connection.packet(case.traffic.segment()))
+        .collect();
+    wrapper.set_packets(&templates).expect("few packets");
+    plane.forget(&connections).expect("the map can be written");
+    let program = plane.program().expect("the program").fd();
+    let program = program.expect("it is loaded").try_clone();
+    let program = program.expect("a descriptor");
+    wrapper.select(Some(&program)).expect("the program fits");
+
+    let before = plane.counters().expect("counters");
+    let run = wrapper
+        .run(PACKETS, ORDER)
+        .expect("every packet could be written");
+    let after = plane.counters().expect("counters");
+    let mut expected = Traffic::Syns.expected(PACKETS.into());
+    match case.traffic {
+        Traffic::OneFlow | Traffic::Flows | Traffic::NewFlows => {
+            let flows = u64::try_from(connections.len()).expect("few");
+            expected.push((Counter::FlowCreated, flows));
+        }
+        Traffic::NoService => expected = case.traffic.expected(PACKETS.into()),
+        Traffic::Syns => {}
+    }
+    check(&before, &after, &expected).unwrap_or_else(|error| panic!("{}: {error}", case.name()));
+
+    let at = ORDER.last_of(PACKETS, u32::try_from(templates.len()).expect("few"));
+    let template = &templates[usize::try_from(at).expect("32 bits fit")];
+    let program = plane.program().expect("the program");
+    let (_, frame) = once(program, template).expect("the kernel runs it");
+    assert_eq!(run.frame, frame, "{}", case.name());
+    assert_eq!(frame.len(), case.frame_out(), "{}", case.name());
+    let passes = case.traffic == Traffic::NoService;
+    assert_eq!(run.action, if passes { PASS } else { TX });
+    assert_eq!(frame == packets::bytes(template), passes, "{}", case.name());
+}
+
+#[test]
+fn every_case_can_be_measured() {
+    let plan = Plan {
+        scale: SCALE,
+        rounds: 2,
+        connections: TEMPLATES,
+        one_flow_packets: PACKETS,
+        singles: 10,
+    };
+    for (mode, family) in planes() {
+        in_namespace(move || {
+            let mut wrapper = Wrapper::open().expect("the wrapper loads");
+            let mut plane = Plane::open(mode, family, SCALE).expect("a data plane");
+            for case in Case::all(mode, family) {
+                let measured = measure(&mut plane, &mut wrapper, case, plan);
+                let measured = measured.unwrap_or_else(|error| panic!("{error:#}"));
+                assert_eq!(measured.rounds.len(), 2, "{}", case.name());
+            }
+        });
+    }
+}
+
+#[test]
+fn a_packet_that_is_treated_otherwise_than_the_case_says_fails_the_case() {
+    in_namespace(|| {
+        let mut wrapper = Wrapper::open().expect("the wrapper loads");
+        // Without services, everything passes.
+        let scale = Scale {
+            services: 1,
+            ..SCALE
+        };
+        let mut plane = Plane::open(Mode::L2, Family::V4, scale).expect("a data plane");
+        let plan = Plan {
+            // Two of three services are not there.
+            scale: SCALE,
+            rounds: 1,
+            connections: TEMPLATES,
+            one_flow_packets: PACKETS,
+            singles: 1,
+        };
+        let case = Case {
+            mode: Mode::L2,
+            family: Family::V4,
+            traffic: Traffic::Syns,
+        };
+        let error = measure(&mut plane, &mut wrapper, case, plan).expect_err("packets passed");
+        assert!(
+            format!("{error:#}").contains("34 packets as forwarded"),
+            "{error:#}"
+        );
+    });
+}

@@ -1,0 +1,122 @@
+//! `cargo xtask bench`: how long things take, measured on this machine.
+//!
+//! Lookup tables are measured by the benchmarks of `xdp-lb`, the XDP program by the program
+//! `xdp-lb-bench`, which runs as root and knows nothing of files: what it finds comes as a [`report`].
+
+mod docs;
+pub mod report;
+pub mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+
+use self::report::Report;
+use crate::cargo::{self, Artifact};
+use crate::{root, setup};
+
+/// The program that measures the XDP program.
+const PACKAGE: &str = "xdp-lb-bench";
+
+/// What to measure, and where to.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Options {
+    /// Parts of benchmark names (maglev, l2/ipv4/flows); all benchmarks when there is none.
+    filters: Vec<String>,
+    /// Measure little: shows that it works, the figures mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Where to write what was measured of the XDP program; bench.json in cargo's target folder when
+    /// not given.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Put the table into docs/performance.md.
+    #[arg(long, conflicts_with_all = ["quick", "filters"])]
+    write_docs: bool,
+}
+
+/// Runs benchmarks and prints what they find.
+///
+/// # Errors
+///
+/// If setup, the build or a benchmark fails.
+pub fn run(options: &Options) -> Result<()> {
+    setup::run()?;
+    lookup_tables(options)?;
+    let program = build()?;
+    let report = packets(&program, options)?;
+    if report.cases.is_empty() {
+        return Ok(());
+    }
+    println!("\n{}", table::text(&report));
+    write_json(&report, &program, options)?;
+    if options.write_docs {
+        docs::write(&report)?;
+    }
+    Ok(())
+}
+
+fn lookup_tables(options: &Options) -> Result<()> {
+    let mut command = cargo::command();
+    command.args([
+        "bench",
+        "--locked",
+        "--package",
+        "xdp-lb",
+        "--bench",
+        "lookup",
+        "--",
+    ]);
+    if options.quick {
+        command.args(["--max-time", "0.05"]);
+    }
+    let status = command.args(&options.filters).status()?;
+    ensure!(
+        status.success(),
+        "benchmarks failed; repeat with `cargo xtask bench`"
+    );
+    Ok(())
+}
+
+/// Builds the program that measures; returns its path.
+fn build() -> Result<PathBuf> {
+    let artifacts = cargo::build(&["build", "--locked", "--release", "--package", PACKAGE])?;
+    let program = artifacts.into_iter().find_map(|artifact| match artifact {
+        Artifact::Binary { name, path } if name == PACKAGE => Some(path),
+        _ => None,
+    });
+    program.with_context(|| format!("cargo does not say where {PACKAGE} is"))
+}
+
+/// Measures the XDP program.
+fn packets(program: &Path, options: &Options) -> Result<Report> {
+    let mut command = root::command(program, &[], "the benchmark loads XDP programs")?;
+    if options.quick {
+        command.arg("--quick");
+    }
+    let output = command
+        .arg("--")
+        .args(&options.filters)
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    ensure!(
+        output.status.success(),
+        "the benchmark of the XDP program failed; see above"
+    );
+    serde_json::from_slice(&output.stdout).context("the benchmark's report cannot be read")
+}
+
+fn write_json(report: &Report, program: &Path, options: &Options) -> Result<()> {
+    // TARGET/release/PROGRAM
+    let target = program.ancestors().nth(2).unwrap_or(program);
+    let path = options.json.clone();
+    let path = path.unwrap_or_else(|| target.join("bench.json"));
+    let mut text = serde_json::to_string_pretty(report)?;
+    text.push('\n');
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("all rounds are in {}", path.display());
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! What a run of the packet benchmark found, as it stands in the JSON file.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Where it was measured.
+    pub machine: Machine,
+    /// Bytes of each frame, from the Ethernet header on, without the checksum at its end.
+    pub frame_bytes: u32,
+    /// Services in the maps.
+    pub services: u32,
+    /// Backends of each service.
+    pub backends_per_service: u32,
+    /// Slots of each service's lookup table.
+    pub table_size: u32,
+    /// Flows that can be remembered.
+    pub flow_limit: u32,
+    /// The XDP program; `None` where no case was measured.
+    pub program: Option<ProgramSize>,
+    /// What was measured.
+    pub cases: Vec<Case>,
+}
+
+/// A machine in general terms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor's model, as the kernel names it.
+    pub processor: String,
+    /// CPUs.
+    pub cpus: usize,
+    /// Whether it is a virtual machine.
+    pub is_virtual: bool,
+    /// The processor's architecture.
+    pub architecture: String,
+    /// Version of the kernel: major and minor number.
+    pub kernel: String,
+}
+
+/// How large the XDP program is, as far as the kernel tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramSize {
+    /// Instructions that the verifier went through, those of all paths.
+    pub verified_instructions: Option<u32>,
+    /// Bytes of BPF instructions, as the verifier left them.
+    pub translated_bytes: Option<u32>,
+    /// Bytes of machine code.
+    pub jitted_bytes: Option<u32>,
+}
+
+/// One case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Case {
+    /// Forwarding mode.
+    pub mode: String,
+    /// Address family.
+    pub family: String,
+    /// Kind of traffic.
+    pub traffic: String,
+    /// Packets in each run of a program.
+    pub packets_per_run: u32,
+    /// Connections that these packets are of.
+    pub connections: u32,
+    /// What was measured, in the order of time.
+    pub rounds: Vec<Round>,
+    /// Nanoseconds that the program takes in a run of one packet, less those of the floor that sends
+    /// frames back: medians.
+    pub single: f64,
+}
+
+/// Nanoseconds per packet, as measured: the wrapper's own are in all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// The wrapper alone.
+    pub wrapper: f64,
+    /// The floor that sends frames back.
+    pub floor_tx: f64,
+    /// The floor that reads headers, swaps the MAC addresses and sends frames back.
+    pub floor_parse: f64,
+    /// The program under test.
+    pub program: f64,
+}
+
+/// A case in short: nanoseconds per packet, without the wrapper's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// The floor that sends frames back.
+    pub floor_tx: Spread,
+    /// The floor that reads headers.
+    pub floor_parse: Spread,
+    /// The program under test.
+    pub program: Spread,
+    /// The program's time divided by that of the floor that reads headers.
+    pub ratio: Spread,
+}
+
+/// The middle of some values: the median, and the quartiles that half of the values lie between.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// A quarter of the values is below.
+    pub lower: f64,
+    /// Half of them is below.
+    pub median: f64,
+    /// Three quarters of them are below.
+    pub upper: f64,
+}
+
+impl Case {
+    /// The medians over the rounds.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let net = |of: fn(&Round) -> f64| -> Vec<f64> {
+            let rounds = self.rounds.iter();
+            rounds.map(|round| of(round) - round.wrapper).collect()
+        };
+        let (parse, program) = (net(|round| round.floor_parse), net(|round| round.program));
+        let ratios: Vec<f64> = program.iter().zip(&parse).map(|(a, b)| a / b).collect();
+        Summary {
+            floor_tx: Spread::of(&net(|round| round.floor_tx)),
+            floor_parse: Spread::of(&parse),
+            program: Spread::of(&program),
+            ratio: Spread::of(&ratios),
+        }
+    }
+}
+
+impl Spread {
+    /// The quartiles of some values; between two values where there is none in the place. Of no values,
+    /// all are NaN.
+    #[must_use]
+    pub fn of(values: &[f64]) -> Self {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |quarters: usize| {
+            let Some(last) = sorted.len().checked_sub(1) else {
+                return f64::NAN;
+            };
+            let (index, rest) = (last * quarters / 4, last * quarters % 4);
+            let (low, high) = (sorted[index], sorted[(index + 1).min(last)]);
+            low + (high - low) * [0.0, 0.25, 0.5, 0.75][rest]
+        };
+        Self {
+            lower: at(1),
+            median: at(2),
+            upper: at(3),
+        }
+    }
+}
+
+impl Machine {
+    /// The machine that this runs on.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not tell about the processor or its own version.
+    pub fn this() -> Result<Self> {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
+        let field = |name: &str| {
+            let mut lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+            lines
+                .find(|(key, _)| key.trim() == name)
+                .map(|(_, value)| value.trim().to_owned())
+        };
+        let release = nix::sys::utsname::uname()?;
+        let release = release.release().to_string_lossy().into_owned();
+        Ok(Self {
+            processor: field("model name").unwrap_or_else(|| "unknown".to_owned()),
+            cpus: std::thread::available_parallelism()?.get(),
+            is_virtual: field("flags")
+                .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
+            architecture: std::env::consts::ARCH.to_owned(),
+            kernel: release.split('.').take(2).collect::<Vec<_>>().join("."),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spread(lower: f64, median: f64, upper: f64) -> Spread {
+        Spread {
+            lower,
+            median,
+            upper,
+        }
+    }
+
+    #[test]
+    fn quartiles_lie_where_they_should() {
+        assert_eq!(Spread::of(&[7.0]), spread(7.0, 7.0, 7.0));
+        assert_eq!(
+            Spread::of(&[5.0, 1.0, 3.0, 2.0, 4.0]),
+            spread(2.0, 3.0, 4.0)
+        );
+        assert_eq!(Spread::of(&[0.0, 4.0]), spread(1.0, 2.0, 3.0));
+        assert!(Spread::of(&[]).median.is_nan());
+    }
+
+    #[test]
+    fn the_wrapper_of_the_same_round_is_subtracted() {
+        let round = |wrapper: f64| Round {
+            wrapper,
+            floor_tx: wrapper + 2.0,
+            floor_parse: wrapper + 5.0,
+            program: wrapper + 50.0,
+        };
+        let case = Case {
+            mode: "l2".to_owned(),
+            family: "ipv4".to_owned(),
+            traffic: "flows".to_owned(),
+            packets_per_run: 1,
+            connections: 1,
+            rounds: vec![round(10.0), round(30.0), round(20.0)],
+            single: 60.0,
+        };
+        let summary = case.summary();
+        assert_eq!(summary.floor_tx, spread(2.0, 2.0, 2.0));
+        assert_eq!(summary.floor_parse.median, 5.0);
+        assert_eq!(summary.program.median, 50.0);
+        assert_eq!(summary.ratio, spread(10.0, 10.0, 10.0));
+    }
+}

@@ -1,0 +1,108 @@
+//! The report as people read it: on the terminal, and in docs/performance.md.
+
+use std::fmt::Write as _;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use super::report::{Case, Report, Spread};
+
+const HEADINGS: [&str; 10] = [
+    "mode", "family", "traffic", "ns", "half of", "tx", "parse", "ratio", "half of", "single",
+];
+/// Columns of words; those behind are numbers.
+const WORDS: usize = 3;
+
+/// For the terminal.
+#[must_use]
+pub fn text(report: &Report) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(HEADINGS);
+    for case in &report.cases {
+        table.add_row(row(case));
+    }
+    for column in table.column_iter_mut().skip(WORDS) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!("{}\n\n{table}", headline(report))
+}
+
+/// For a page in Markdown.
+#[must_use]
+pub fn markdown(report: &Report) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let mut text = format!("{}\n\n", headline(report));
+    text += &line(&HEADINGS.map(str::to_owned));
+    text += "|---|---|---|";
+    text += &"--:|".repeat(HEADINGS.len() - WORDS);
+    text.push('\n');
+    for case in &report.cases {
+        text += &line(&row(case));
+    }
+    text
+}
+
+/// Where and with what it was measured.
+fn headline(report: &Report) -> String {
+    let machine = &report.machine;
+    let kind = if machine.is_virtual {
+        ", virtual machine"
+    } else {
+        ""
+    };
+    let mut text = format!(
+        "{} ({}, {} CPUs{kind}), Linux {}; {} services of {} backends, tables of {} slots, frames of {} \
+         bytes.",
+        machine.processor,
+        machine.architecture,
+        machine.cpus,
+        machine.kernel,
+        report.services,
+        report.backends_per_service,
+        report.table_size,
+        report.frame_bytes
+    );
+    let Some(program) = report.program else {
+        return text;
+    };
+    let mut sizes = Vec::new();
+    if let Some(count) = program.verified_instructions {
+        sizes.push(format!("the verifier went through {count} instructions"));
+    }
+    if let Some(bytes) = program.translated_bytes {
+        sizes.push(format!("{bytes} bytes of BPF instructions"));
+    }
+    if let Some(bytes) = program.jitted_bytes {
+        sizes.push(format!("{bytes} bytes of machine code"));
+    }
+    let _ = write!(text, "\nThe XDP program: {}.", sizes.join(", "));
+    text
+}
+
+fn row(case: &Case) -> [String; HEADINGS.len()] {
+    let summary = case.summary();
+    // Where the floor is lost in the noise, a ratio to it means nothing.
+    let ratio = |text: String| {
+        if summary.floor_parse.lower > 0.0 {
+            text
+        } else {
+            "?".to_owned()
+        }
+    };
+    let quartiles = |spread: Spread| format!("{:.1}–{:.1}", spread.lower, spread.upper);
+    [
+        case.mode.clone(),
+        case.family.clone(),
+        case.traffic.clone(),
+        format!("{:.1}", summary.program.median),
+        quartiles(summary.program),
+        format!("{:.1}", summary.floor_tx.median),
+        format!("{:.1}", summary.floor_parse.median),
+        ratio(format!("{:.1}", summary.ratio.median)),
+        ratio(quartiles(summary.ratio)),
+        format!("{:.0}", case.single),
+    ]
+}
