@@ -8,6 +8,7 @@ use xdp_lb_common::hash::HashKey;
 use super::options::{OPTIONS, Options, TABLE_SIZES, read as options};
 use super::reader::{Field, Spot};
 use super::service::{self, ServiceDraft};
+use super::tunnel::{self, Tunnel};
 use super::types::{AttachMode, Config, Interface, Limits};
 
 /// Slots of the smallest table, three times: less is no use.
@@ -23,6 +24,9 @@ pub(super) struct Draft {
     hash_key: HashKey,
     pub(super) limits: Limits,
     metrics: Option<SocketAddr>,
+    pub(super) tunnel: Tunnel,
+    /// One for each of the tunnels' sources.
+    pub(super) tunnel_sources: Vec<Spot>,
     pub(super) services: Vec<ServiceDraft>,
     /// Where there is something to say about all services together.
     pub(super) services_spot: Spot,
@@ -35,6 +39,7 @@ impl Draft {
             hash_key: self.hash_key,
             limits: self.limits,
             metrics: self.metrics,
+            tunnel: self.tunnel,
             services: self
                 .services
                 .into_iter()
@@ -57,6 +62,7 @@ pub(super) fn read(root: Field<'_>) -> Option<Draft> {
         "hash_key",
         "limits",
         "metrics",
+        "tunnel",
         "defaults",
         "services",
     ])?;
@@ -67,12 +73,15 @@ pub(super) fn read(root: Field<'_>) -> Option<Draft> {
     let hash_key = fields.get_or("hash_key", HashKey::DEFAULT, hash_key);
     let limits = fields.get_or("limits", Limits::default(), limits);
     let metrics = fields.get("metrics").and_then(metrics);
+    let (tunnel, tunnel_sources) = fields.get_or("tunnel", Default::default(), tunnel::read);
     let defaults = fields.get_or("defaults", Options::default(), defaults);
     Some(Draft {
         interfaces,
         hash_key,
         limits,
         metrics,
+        tunnel,
+        tunnel_sources,
         services: fields.get_or("services", Vec::new(), |field| services(field, &defaults)),
         services_spot: fields.get("services").unwrap_or(&root).spot(),
     })

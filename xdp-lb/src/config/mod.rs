@@ -7,7 +7,7 @@
 //! exist: only of what is written.
 //!
 //! The way of a file: `yaml` makes a tree of it in which each value knows its place; `reader`
-//! takes values out of the tree; `document`, `service` and `options` know the fields; `rules` are the
+//! takes values out of the tree; `document`, `tunnel`, `service` and `options` know the fields; `rules` are the
 //! ones that hold for a backend that is added later too; `validate` checks what spans services.
 
 mod document;
@@ -20,6 +20,7 @@ mod service;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod types;
 mod unsupported;
 mod validate;
@@ -31,9 +32,10 @@ use std::path::Path;
 
 pub use error::{ConfigError, Problem};
 pub use rules::{RuleError, validate_backend};
+pub use tunnel::{DEFAULT_GUE_PORT, Tunnel};
 pub use types::{
-    AttachMode, Backend, Config, ConnectionTracking, DEFAULT_GUE_PORT, DEFAULT_WEIGHT, Forwarding,
-    IdleTimeout, Interface, Limits, Protocol, Service,
+    AttachMode, Backend, Config, ConnectionTracking, DEFAULT_WEIGHT, Forwarding, IdleTimeout,
+    Interface, Limits, Protocol, Service,
 };
 
 use crate::lookup::Scheduler;

@@ -8,12 +8,10 @@ use xdp_lb_common::hash::{Affinity, HashKey};
 
 use super::Scheduler;
 use super::duration;
+use super::tunnel::Tunnel;
 
 /// The weight of a backend for which none is written.
 pub const DEFAULT_WEIGHT: u32 = 100;
-
-/// The UDP port of the forwarding mode `gue` for which none is written (registered for GUE with IANA).
-pub const DEFAULT_GUE_PORT: u16 = 6080;
 
 /// A whole configuration in which every rule holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,6 +25,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where metrics are served over TCP, if they are.
     pub metrics: Option<SocketAddr>,
+    /// Where tunnels to the backends begin.
+    pub tunnel: Tunnel,
     /// In the order of the file; may be empty.
     pub services: Vec<Service>,
 }

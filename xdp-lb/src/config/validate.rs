@@ -24,7 +24,7 @@ pub(super) fn check(draft: &Draft, problems: &Problems<'_>) {
     if check_limits(draft, problems) {
         check_claims(&draft.services, problems);
     }
-    check_vips(&draft.services, problems);
+    check_vips(draft, problems);
 }
 
 fn refuse(problems: &Problems<'_>, spot: &Spot, reason: impl std::fmt::Display) {
@@ -126,16 +126,26 @@ fn check_claims(services: &[ServiceDraft], problems: &Problems<'_>) {
     }
 }
 
-/// No backend has the address of a VIP: its packets would come back to the director.
-fn check_vips(services: &[ServiceDraft], problems: &Problems<'_>) {
+/// No backend has the address of a VIP: its packets would come back to the director. No tunnel begins
+/// at one: backends have the VIPs too, and drop what comes from an address of their own.
+fn check_vips(draft: &Draft, problems: &Problems<'_>) {
     let mut vips: HashMap<IpAddr, (&str, usize)> = HashMap::new();
-    for draft in services {
+    for draft in &draft.services {
         for (vip, spot) in draft.service.vips.iter().zip(&draft.vips) {
             vips.entry(*vip)
                 .or_insert((&draft.service.name, spot.at.line));
         }
     }
-    for draft in services {
+    for (source, spot) in draft.tunnel.source.iter().zip(&draft.tunnel_sources) {
+        if let Some((name, line)) = vips.get(source) {
+            let reason = format_args!(
+                "{source} is a vip of service `{name}` (line {line}), and backends drop what comes \
+                 from it; give an address of the director"
+            );
+            refuse(problems, spot, reason);
+        }
+    }
+    for draft in &draft.services {
         for (&Backend { address, .. }, spot) in draft.service.backends.iter().zip(&draft.backends) {
             if draft.service.vips.contains(&address) {
                 refuse(problems, spot, RuleError::BackendIsVip { address });

@@ -110,6 +110,13 @@ impl Director {
                     .into(),
             ));
         }
+        if config.tunnel.gue_port != self.config.tunnel.gue_port {
+            return Err(ChangeError::Refused(format!(
+                "tunnel.gue_port is {} now, and the program was loaded with {}: put the old one \
+                 back, or restart the daemon, which takes the new one (packets go on meanwhile)",
+                config.tunnel.gue_port, self.config.tunnel.gue_port
+            )));
+        }
         let mut notes = Vec::new();
         if config.limits != self.config.limits {
             notes.push(
@@ -126,7 +133,7 @@ impl Director {
     /// What else to know of a new backend.
     fn note_on(&self, address: IpAddr, change: Change) -> Vec<String> {
         match (change, self.resolver.hops.borrow().get(&address)) {
-            (Change::Add { .. }, Some(HopState::Unknown(reason))) => {
+            (Change::Add { .. }, Some(HopState::Unknown { reason, .. })) => {
                 vec![format!(
                     "{address} gets connections once it can be reached: {reason}"
                 )]

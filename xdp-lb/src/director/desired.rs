@@ -12,11 +12,13 @@ use xdp_lb_common::{
     hash::Affinity,
 };
 
-use super::overrides::Overrides;
+use super::{
+    overrides::Overrides,
+    ways::{Way, Ways},
+};
 use crate::{
     config::{Config, ConnectionTracking, Protocol, Service},
     lookup::{Candidate, Scheduler},
-    netlink::{Hop, HopState},
 };
 
 /// One service, as it should be.
@@ -39,7 +41,7 @@ pub(super) struct DesiredBackend {
     pub(super) draining: bool,
     pub(super) origin: Origin,
     /// Where its frames go, or why it cannot be reached.
-    pub(super) hop: Result<Hop, String>,
+    pub(super) way: Result<Way, String>,
 }
 
 /// Where a backend comes from.
@@ -59,34 +61,12 @@ impl DesiredService {
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         self.backends
             .iter()
-            .filter(|(_, backend)| backend.hop.is_ok() && !backend.draining && backend.weight > 0)
+            .filter(|(_, backend)| backend.way.is_ok() && !backend.draining && backend.weight > 0)
             .map(|(&address, backend)| Candidate {
                 address,
                 weight: backend.weight,
             })
             .collect()
-    }
-}
-
-/// What is known of the way to the backends.
-#[derive(Clone, Copy)]
-pub(super) struct Ways<'a> {
-    /// Next hops by backend.
-    pub(super) hops: &'a BTreeMap<IpAddr, HopState>,
-    /// Indices of the interfaces that frames may leave by.
-    pub(super) ports: &'a BTreeSet<u32>,
-}
-
-impl Ways<'_> {
-    fn to(&self, address: IpAddr) -> Result<Hop, String> {
-        match self.hops.get(&address) {
-            Some(HopState::Known(hop)) if self.ports.contains(&hop.ifindex) => Ok(*hop),
-            Some(HopState::Known(_)) => {
-                Err("reached by an interface that is not among `interfaces`".into())
-            }
-            Some(HopState::Unknown(reason)) => Err(reason.clone()),
-            None => Err("its next hop is being looked up".into()),
-        }
     }
 }
 
@@ -99,7 +79,7 @@ pub(super) fn desired(
     config
         .services
         .iter()
-        .map(|service| desired_service(service, overrides, ways))
+        .map(|service| desired_service(config, service, overrides, ways))
         .collect()
 }
 
@@ -113,7 +93,12 @@ pub(super) fn addresses(config: &Config, overrides: &Overrides) -> BTreeSet<IpAd
         .collect()
 }
 
-fn desired_service(service: &Service, overrides: &Overrides, ways: Ways<'_>) -> DesiredService {
+fn desired_service(
+    config: &Config,
+    service: &Service,
+    overrides: &Overrides,
+    ways: Ways<'_>,
+) -> DesiredService {
     let backends = overrides
         .effective(service)
         .map(|(address, effective)| {
@@ -121,7 +106,7 @@ fn desired_service(service: &Service, overrides: &Overrides, ways: Ways<'_>) -> 
                 weight: effective.weight,
                 draining: effective.draining,
                 origin: effective.origin,
-                hop: ways.to(address),
+                way: ways.to(address, service.forwarding, &config.tunnel),
             };
             (address, backend)
         })

@@ -14,7 +14,7 @@ pub(super) trait Maps {
     fn slots(&self, table: TableRef) -> Vec<Slot>;
     fn set_slots(&mut self, offset: u32, slots: &[Slot]);
     fn backend(&self, index: u16) -> BackendEntry;
-    fn set_backend(&mut self, index: u16, entry: &BackendEntry) -> Result<(), DataplaneError>;
+    fn set_backends(&mut self, changes: &[(u16, BackendEntry)]) -> Result<(), DataplaneError>;
     fn begin_backend(&mut self, index: u16) -> Result<(), DataplaneError>;
     fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError>;
     fn ticks(&self, time: std::time::Duration) -> u32;
@@ -53,8 +53,8 @@ impl Maps for Dataplane {
         self.backend(index)
     }
 
-    fn set_backend(&mut self, index: u16, entry: &BackendEntry) -> Result<(), DataplaneError> {
-        self.set_backend(index, entry)
+    fn set_backends(&mut self, changes: &[(u16, BackendEntry)]) -> Result<(), DataplaneError> {
+        self.set_backends(changes)
     }
 
     fn begin_backend(&mut self, index: u16) -> Result<(), DataplaneError> {

@@ -12,6 +12,7 @@ mod report;
 mod store;
 mod tables;
 pub mod view;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,11 +26,12 @@ use tokio::{sync::mpsc, time::timeout};
 use tracing::{info, warn};
 
 use self::{
-    desired::{Ways, addresses, desired},
+    desired::{addresses, desired},
     handle::Request,
     overrides::Overrides,
     store::StateStore,
     tables::{Moved, Tables},
+    ways::Ways,
 };
 pub use self::{error::ChangeError, handle::DirectorHandle, overrides::Change};
 use crate::{
@@ -99,7 +101,7 @@ impl Director {
             pins: paths.pins.clone(),
             limits: config.limits,
             hash_key: config.hash_key,
-            gue_port: crate::config::DEFAULT_GUE_PORT,
+            gue_port: config.tunnel.gue_port,
         };
         let (mut dataplane, origin) = Dataplane::open(&options)?;
         dataplane.follow_logs();

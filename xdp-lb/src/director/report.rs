@@ -6,12 +6,13 @@ use xdp_lb_common::{abi::ABI_VERSION, counters::Counter};
 
 use super::{
     ChangeError, Director,
-    desired::{DesiredBackend, DesiredService, Origin, Ways, desired},
+    desired::{DesiredBackend, DesiredService, Origin, desired},
     tables::{Moved, Tables},
     view::{
         BackendView, ChangeView, CounterView, InterfaceView, LimitsView, MovedView, ServiceView,
         StatsView, StatusView, TrafficView,
     },
+    ways::Ways,
 };
 use crate::{
     config::Service,
@@ -166,14 +167,14 @@ impl Director {
                 address,
                 weight: backend.weight,
                 state: state(backend).into(),
-                reason: backend.hop.as_ref().err().cloned(),
+                reason: backend.way.as_ref().err().cloned(),
                 slots,
                 share: if total == 0 {
                     0.0
                 } else {
                     f64::from(slots) / f64::from(total)
                 },
-                mac: backend.hop.as_ref().ok().map(|hop| mac(hop.mac)),
+                mac: backend.way.as_ref().ok().map(|way| mac(way.mac)),
                 origin: match backend.origin {
                     Origin::Config => "config".into(),
                     Origin::Changed => "changed".into(),
@@ -237,7 +238,7 @@ fn active(service: &DesiredService) -> usize {
 }
 
 fn state(backend: &DesiredBackend) -> &'static str {
-    if backend.hop.is_err() {
+    if backend.way.is_err() {
         "unreachable"
     } else if backend.draining || backend.weight == 0 {
         "draining"

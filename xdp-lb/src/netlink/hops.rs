@@ -7,42 +7,70 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use super::links::{Exits, Link, Links};
 
 /// How long a MAC address is used after the kernel has forgotten it (`ip neigh flush`, a full
 /// neighbour table) while the answer to a new question is awaited.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The next hop of a backend: where its frames go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// The way to a backend: where frames for it go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
-    /// Interface that leads to it.
-    pub ifindex: u32,
-    /// Its MAC address.
+    /// The devices that frames may leave by; the one of the route is the first.
+    pub exits: Exits,
+    /// MAC address of the next hop: the backend, or the gateway to it.
     pub mac: [u8; 6],
-    /// The interface's own MAC address.
+    /// MAC address of the route's device.
     pub source_mac: [u8; 6],
+    /// The largest IP packet that the way takes, in bytes.
+    pub mtu: u16,
+    /// The address that the route prefers as source.
+    pub source: Option<IpAddr>,
+    /// The gateway, where the backend is not on a directly connected network.
+    pub gateway: Option<IpAddr>,
 }
 
-/// What is known of a backend's next hop.
+/// What is known of the way to a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HopState {
     /// Packets can be sent.
     Known(Hop),
-    /// They cannot, for this reason.
-    Unknown(String),
+    /// They cannot.
+    Unknown {
+        /// Why.
+        reason: String,
+        /// As in [`Hop::gateway`].
+        gateway: Option<IpAddr>,
+    },
 }
 
 /// What the kernel's routes say of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// Out by an interface, through a gateway or directly.
-    Via {
-        ifindex: u32,
-        gateway: Option<IpAddr>,
-    },
+    /// Out by an interface.
+    Via(Via),
     /// Nowhere, for this reason.
     None(String),
+}
+
+/// A route that leads somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Via {
+    /// Index of the interface.
+    pub(super) ifindex: u32,
+    /// The gateway, if there is one.
+    pub(super) gateway: Option<IpAddr>,
+    /// The address that the route prefers as source.
+    pub(super) source: Option<IpAddr>,
+    /// The MTU that was set for the route, if one was.
+    pub(super) mtu: Option<u32>,
+}
+
+impl Via {
+    /// Whose MAC address frames for `address` get.
+    fn neighbour(&self, address: IpAddr) -> (u32, IpAddr) {
+        (self.ifindex, self.gateway.unwrap_or(address))
+    }
 }
 
 /// A row of the kernel's neighbour table.
@@ -73,7 +101,7 @@ pub(super) enum State {
 #[derive(Debug, Default)]
 pub(super) struct Hops {
     wanted: BTreeSet<IpAddr>,
-    links: HashMap<u32, [u8; 6]>,
+    links: Links,
     routes: HashMap<IpAddr, Route>,
     neighbours: HashMap<(u32, IpAddr), Neighbour>,
 }
@@ -96,17 +124,25 @@ impl Hops {
         self.wanted.iter().copied().collect()
     }
 
-    pub(super) fn link(&mut self, ifindex: u32, mac: [u8; 6]) {
-        self.links.insert(ifindex, mac);
+    /// The wanted addresses from `first` to `last`.
+    pub(super) fn wanted_within(&self, first: IpAddr, last: IpAddr) -> Vec<IpAddr> {
+        self.wanted.range(first..=last).copied().collect()
+    }
+
+    /// The kernel says how a device is. True if that is new, and may have changed routes.
+    pub(super) fn link(&mut self, ifindex: u32, link: Link) -> bool {
+        self.links.set(ifindex, link)
     }
 
     pub(super) fn link_gone(&mut self, ifindex: u32) {
-        self.links.remove(&ifindex);
+        self.links.remove(ifindex);
         self.neighbours.retain(|(of, _), _| *of != ifindex);
     }
 
     pub(super) fn route(&mut self, address: IpAddr, route: Route) {
-        self.routes.insert(address, route);
+        if self.wanted.contains(&address) {
+            self.routes.insert(address, route);
+        }
     }
 
     /// The kernel says how a neighbour is.
@@ -144,7 +180,7 @@ impl Hops {
     }
 
     /// The neighbours that the kernel is to be asked for, or to ask again.
-    pub(super) fn to_ask(&self) -> Vec<(u32, IpAddr)> {
+    pub(super) fn to_ask(&self) -> BTreeSet<(u32, IpAddr)> {
         let needs = |neighbour: Option<&Neighbour>| match neighbour.map(|found| found.state) {
             None | Some(State::Stale | State::Failed | State::Gone(_)) => true,
             Some(State::Confirmed | State::Asked | State::Incomplete) => false,
@@ -152,11 +188,8 @@ impl Hops {
         self.wanted
             .iter()
             .filter_map(|address| match self.routes.get(address)? {
-                Route::Via {
-                    ifindex,
-                    gateway: None,
-                } => Some((*ifindex, *address)),
-                _ => None,
+                Route::Via(via) => Some(via.neighbour(*address)),
+                Route::None(_) => None,
             })
             .filter(|key| needs(self.neighbours.get(key)))
             .collect()
@@ -164,9 +197,16 @@ impl Hops {
 
     /// What is known of each wanted address.
     pub(super) fn resolve(&self, now: Instant) -> BTreeMap<IpAddr, HopState> {
-        let resolve = |address: &IpAddr| match self.hop(*address, now) {
-            Ok(hop) => HopState::Known(hop),
-            Err(reason) => HopState::Unknown(reason),
+        let resolve = |address: &IpAddr| {
+            let route = self.routes.get(address);
+            let gateway = match route {
+                Some(Route::Via(via)) => via.gateway,
+                _ => None,
+            };
+            match self.hop(*address, route, now) {
+                Ok(hop) => HopState::Known(hop),
+                Err(reason) => HopState::Unknown { reason, gateway },
+            }
         };
         self.wanted
             .iter()
@@ -174,221 +214,54 @@ impl Hops {
             .collect()
     }
 
-    fn hop(&self, address: IpAddr, now: Instant) -> Result<Hop, String> {
-        let ifindex = match self.routes.get(&address) {
+    fn hop(&self, address: IpAddr, route: Option<&Route>, now: Instant) -> Result<Hop, String> {
+        let via = match route {
             None => return Err("its route is not known yet".into()),
             Some(Route::None(reason)) => return Err(format!("no route: {reason}")),
-            Some(Route::Via {
-                gateway: Some(gateway),
-                ..
-            }) => {
-                return Err(format!(
-                    "reached through {gateway}; forwarding `l2` needs it on a directly connected network"
-                ));
-            }
-            Some(Route::Via {
-                ifindex,
-                gateway: None,
-            }) => *ifindex,
+            Some(Route::Via(via)) => via,
         };
-        let source_mac = *self
-            .links
-            .get(&ifindex)
+        let link = self.links.get(via.ifindex)?;
+        let exits = self.links.exits(via.ifindex)?;
+        let source_mac = link
+            .mac
             .ok_or("reached by an interface without an Ethernet address")?;
-        let neighbour = self.neighbours.get(&(ifindex, address));
-        let unanswered = match address {
+        let mac = self
+            .mac(via, address, now)
+            .map_err(|reason| match via.gateway {
+                Some(gateway) => format!("its gateway {gateway} {reason}"),
+                None => reason.to_owned(),
+            })?;
+        let mtu = via.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        Ok(Hop {
+            exits,
+            mac,
+            source_mac,
+            mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+            source: via.source,
+            gateway: via.gateway,
+        })
+    }
+
+    /// The MAC address of the next hop, or why there is none: what it does or does not.
+    fn mac(&self, via: &Via, address: IpAddr, now: Instant) -> Result<[u8; 6], &'static str> {
+        let key = via.neighbour(address);
+        let unanswered = match key.1 {
             IpAddr::V4(_) => "does not answer ARP",
             IpAddr::V6(_) => "does not answer neighbour solicitations",
         };
-        let mac = match neighbour {
-            None => return Err("being asked for its MAC address".into()),
-            Some(Neighbour {
-                state: State::Incomplete,
-                ..
-            }) => {
-                return Err("being asked for its MAC address".into());
+        let neighbour = self.neighbours.get(&key);
+        match neighbour.map(|neighbour| neighbour.state) {
+            None | Some(State::Incomplete) => Err("is being asked for its MAC address"),
+            Some(State::Failed) => Err(unanswered),
+            Some(State::Gone(since)) if now.saturating_duration_since(since) > LINGER => {
+                Err(unanswered)
             }
-            Some(Neighbour {
-                state: State::Failed,
-                ..
-            }) => return Err(unanswered.into()),
-            Some(Neighbour {
-                state: State::Gone(since),
-                ..
-            }) if now.saturating_duration_since(*since) > LINGER => {
-                return Err(unanswered.into());
-            }
-            Some(Neighbour { mac, .. }) => mac.ok_or("has no Ethernet address")?,
-        };
-        Ok(Hop {
-            ifindex,
-            mac,
-            source_mac,
-        })
+            Some(_) => neighbour
+                .and_then(|neighbour| neighbour.mac)
+                .ok_or("has no Ethernet address"),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const IFINDEX: u32 = 2;
-    const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
-    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 11];
-
-    fn address() -> IpAddr {
-        "10.0.0.11".parse().unwrap()
-    }
-
-    fn hops() -> Hops {
-        let mut hops = Hops::default();
-        hops.want([address()].into());
-        hops.link(IFINDEX, OWN);
-        hops.route(
-            address(),
-            Route::Via {
-                ifindex: IFINDEX,
-                gateway: None,
-            },
-        );
-        hops
-    }
-
-    fn heard(hops: &mut Hops, state: State) {
-        let mac = (!matches!(state, State::Incomplete | State::Failed)).then_some(MAC);
-        hops.neighbour(IFINDEX, address(), Neighbour { mac, state }, Instant::now());
-    }
-
-    fn known(hops: &Hops, now: Instant) -> Option<Hop> {
-        match hops.resolve(now).remove(&address()) {
-            Some(HopState::Known(hop)) => Some(hop),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn an_unknown_neighbour_is_asked_for_and_then_used() {
-        let now = Instant::now();
-        let mut hops = hops();
-        assert_eq!(hops.to_ask(), [(IFINDEX, address())]);
-        assert_eq!(known(&hops, now), None);
-        heard(&mut hops, State::Incomplete);
-        assert_eq!(hops.to_ask(), []);
-        assert_eq!(known(&hops, now), None);
-        heard(&mut hops, State::Confirmed);
-        assert_eq!(hops.to_ask(), []);
-        assert_eq!(
-            known(&hops, now),
-            Some(Hop {
-                ifindex: IFINDEX,
-                mac: MAC,
-                source_mac: OWN
-            })
-        );
-    }
-
-    #[test]
-    fn a_stale_neighbour_is_used_and_asked_again() {
-        let now = Instant::now();
-        let mut hops = hops();
-        heard(&mut hops, State::Stale);
-        assert!(known(&hops, now).is_some());
-        assert_eq!(hops.to_ask(), [(IFINDEX, address())]);
-        heard(&mut hops, State::Asked);
-        assert!(known(&hops, now).is_some());
-        assert_eq!(hops.to_ask(), []);
-    }
-
-    #[test]
-    fn a_failed_neighbour_is_not_used_and_asked_again() {
-        let now = Instant::now();
-        let mut hops = hops();
-        heard(&mut hops, State::Asked);
-        heard(&mut hops, State::Failed);
-        assert_eq!(known(&hops, now), None);
-        assert_eq!(hops.to_ask(), [(IFINDEX, address())]);
-    }
-
-    #[test]
-    fn a_forgotten_neighbour_is_used_for_a_second_only() {
-        let now = Instant::now();
-        let mut hops = hops();
-        heard(&mut hops, State::Confirmed);
-        hops.neighbour_gone(IFINDEX, address(), now);
-        assert!(known(&hops, now + LINGER).is_some());
-        assert_eq!(known(&hops, now + LINGER + Duration::from_millis(1)), None);
-        assert_eq!(hops.to_ask(), [(IFINDEX, address())]);
-        heard(&mut hops, State::Incomplete);
-        assert!(known(&hops, now).is_some(), "it is being asked again");
-        heard(&mut hops, State::Failed);
-        assert_eq!(known(&hops, now), None, "and does not answer");
-    }
-
-    #[test]
-    fn one_that_is_flushed_is_used_until_it_has_answered() {
-        let now = Instant::now();
-        let mut hops = hops();
-        heard(&mut hops, State::Confirmed);
-        // What the kernel says on `ip neigh flush`.
-        heard(&mut hops, State::Failed);
-        hops.neighbour_gone(IFINDEX, address(), now);
-        assert!(known(&hops, now).is_some());
-        assert_eq!(hops.to_ask(), [(IFINDEX, address())]);
-        heard(&mut hops, State::Incomplete);
-        assert!(known(&hops, now).is_some());
-        heard(&mut hops, State::Confirmed);
-        assert!(known(&hops, now + 2 * LINGER).is_some());
-    }
-
-    #[test]
-    fn the_reason_is_told_where_there_is_no_way() {
-        let now = Instant::now();
-        let mut hops = hops();
-        let gateway = "10.0.0.1".parse().unwrap();
-        for (route, reason) in [
-            (
-                Route::None("Network is unreachable".into()),
-                "no route: Network is unreachable",
-            ),
-            (
-                Route::Via {
-                    ifindex: IFINDEX,
-                    gateway: Some(gateway),
-                },
-                "reached through 10.0.0.1; forwarding `l2` needs it on a directly connected network",
-            ),
-            (
-                Route::Via {
-                    ifindex: 9,
-                    gateway: None,
-                },
-                "reached by an interface without an Ethernet address",
-            ),
-        ] {
-            hops.route(address(), route);
-            assert_eq!(
-                hops.resolve(now)[&address()],
-                HopState::Unknown(reason.into())
-            );
-        }
-    }
-
-    #[test]
-    fn a_link_that_goes_takes_its_neighbours_along() {
-        let now = Instant::now();
-        let mut hops = hops();
-        heard(&mut hops, State::Confirmed);
-        hops.link_gone(IFINDEX);
-        hops.link(IFINDEX, OWN);
-        assert_eq!(known(&hops, now), None);
-    }
-
-    #[test]
-    fn what_is_no_longer_wanted_is_forgotten() {
-        let mut hops = hops();
-        heard(&mut hops, State::Stale);
-        hops.want(BTreeSet::new());
-        assert!(hops.resolve(Instant::now()).is_empty());
-        assert!(hops.to_ask().is_empty());
-    }
-}
+mod tests;

@@ -1,10 +1,12 @@
 //! Next hops of backends, from the kernel's routes and neighbours: looked up once, and kept fresh by
 //! the kernel's notifications.
 //!
-//! The only module that touches netlink. What the kernel tells goes into [`hops`], which decides
-//! what it means; this file does the talking.
+//! The only module that touches netlink. What the kernel tells (`parse`) goes into [`hops`] and
+//! [`links`], which decide what it means; this file does the talking.
 
 mod hops;
+mod links;
+mod parse;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,15 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage},
-    neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-    },
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    link::LinkMessage,
+    neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState},
+    route::RouteMessage,
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::{
@@ -31,8 +31,11 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-pub use self::hops::{Hop, HopState};
-use self::hops::{Hops, Neighbour, Route, State};
+use self::hops::{Hops, Route};
+pub use self::{
+    hops::{Hop, HopState},
+    links::{Exit, Exits},
+};
 
 /// How often neighbours are looked after: unknown ones are asked for, and those that the kernel has
 /// not heard from lately are asked whether they are still there. XDP bypasses the kernel, which
@@ -61,6 +64,11 @@ pub fn follow() -> io::Result<Resolver> {
         MulticastGroup::Neigh,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv6Route,
+        // What else may change routes, or the source that they prefer, without a word about them.
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Rule,
     ];
     let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
     tokio::spawn(connection);
@@ -69,6 +77,7 @@ pub fn follow() -> io::Result<Resolver> {
     let follower = Follower {
         handle,
         hops: Hops::default(),
+        outdated: BTreeSet::new(),
         wanted: wanted_receiver,
         known: sender,
     };
@@ -80,6 +89,8 @@ pub fn follow() -> io::Result<Resolver> {
 struct Follower {
     handle: Handle,
     hops: Hops,
+    /// Addresses whose routes are to be read again.
+    outdated: BTreeSet<IpAddr>,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
     known: watch::Sender<NextHops>,
 }
@@ -102,6 +113,10 @@ impl Follower {
                 message = messages.next() => {
                     let Some((message, _)) = message else { return };
                     self.heard(message.payload).await;
+                    // Those that have come meanwhile: changes of routes come in crowds.
+                    while let Some(Some((message, _))) = messages.next().now_or_never() {
+                        self.heard(message.payload).await;
+                    }
                 }
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
@@ -109,13 +124,22 @@ impl Follower {
                     }
                     let wanted = self.wanted.borrow_and_update().clone();
                     self.hops.want(wanted);
-                    self.read_routes().await;
-                    self.tend().await;
+                    self.all_outdated();
                 }
                 _ = tend.tick() => self.tend().await,
             }
+            if !self.outdated.is_empty() {
+                // A link that is down is told of before its routes are looked for.
+                self.publish();
+                self.read_routes().await;
+                self.tend().await;
+            }
             self.publish();
         }
+    }
+
+    fn all_outdated(&mut self) {
+        self.outdated.extend(self.hops.wanted());
     }
 
     /// Tells the director, where anything is new.
@@ -135,19 +159,23 @@ impl Follower {
             NetlinkPayload::InnerMessage(message) => match message {
                 RouteNetlinkMessage::NewNeighbour(message) => self.neighbour(&message),
                 RouteNetlinkMessage::DelNeighbour(message) => {
-                    if let Some((ifindex, address, _)) = parse_neighbour(&message) {
+                    if let Some((ifindex, address, _)) = parse::neighbour(&message) {
                         self.hops.neighbour_gone(ifindex, address, Instant::now());
                         self.tend().await;
                     }
                 }
                 RouteNetlinkMessage::NewLink(message) => self.link(&message),
-                RouteNetlinkMessage::DelLink(message) => {
+                RouteNetlinkMessage::DelLink(message) if parse::is_about_a_device(&message) => {
                     self.hops.link_gone(message.header.index);
+                    self.all_outdated();
                 }
-                RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => {
-                    self.read_routes().await;
-                    self.tend().await;
+                RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+                    self.route_changed(&message);
                 }
+                RouteNetlinkMessage::NewAddress(_)
+                | RouteNetlinkMessage::DelAddress(_)
+                | RouteNetlinkMessage::NewRule(_)
+                | RouteNetlinkMessage::DelRule(_) => self.all_outdated(),
                 _ => {}
             },
             NetlinkPayload::Overrun(_) => {
@@ -159,22 +187,26 @@ impl Follower {
     }
 
     fn link(&mut self, message: &LinkMessage) {
-        let mac = message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
-                _ => None,
-            });
-        if let Some(mac) = mac {
-            self.hops.link(message.header.index, mac);
+        // Routes come and go with devices, without a word about them.
+        if let Some(link) = parse::link(message)
+            && self.hops.link(message.header.index, link)
+        {
+            self.all_outdated();
         }
     }
 
     fn neighbour(&mut self, message: &NeighbourMessage) {
-        if let Some((ifindex, address, neighbour)) = parse_neighbour(message) {
+        if let Some((ifindex, address, neighbour)) = parse::neighbour(message) {
             self.hops
                 .neighbour(ifindex, address, neighbour, Instant::now());
+        }
+    }
+
+    /// A route came or went, which matters to the addresses of its prefix.
+    fn route_changed(&mut self, message: &RouteMessage) {
+        match parse::destinations(message) {
+            Some((first, last)) => self.outdated.extend(self.hops.wanted_within(first, last)),
+            None => self.all_outdated(),
         }
     }
 
@@ -192,11 +224,12 @@ impl Follower {
             Ok(neighbours) => neighbours.iter().for_each(|entry| self.neighbour(entry)),
             Err(error) => warn!(%error, "cannot list neighbours"),
         }
-        self.read_routes().await;
+        self.all_outdated();
     }
 
+    /// Reads the routes that may have changed.
     async fn read_routes(&mut self) {
-        for address in self.hops.wanted() {
+        for address in std::mem::take(&mut self.outdated) {
             let route = self.read_route(address).await;
             self.hops.route(address, route);
         }
@@ -214,7 +247,7 @@ impl Follower {
         };
         let answer = self.handle.route().get(request).execute().try_next().await;
         match answer {
-            Ok(Some(message)) => parse_route(&message),
+            Ok(Some(message)) => parse::route(&message),
             Ok(None) => Route::None("the kernel gave no route".into()),
             Err(rtnetlink::Error::NetlinkError(error)) => Route::None(error.to_io().to_string()),
             Err(error) => Route::None(error.to_string()),
@@ -236,57 +269,4 @@ impl Follower {
             }
         }
     }
-}
-
-fn parse_route(message: &RouteMessage) -> Route {
-    if message.header.kind == RouteType::Local {
-        return Route::None("it is an address of this host".into());
-    }
-    let mut ifindex = None;
-    let mut gateway = None;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => ifindex = Some(*index),
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
-                gateway = Some(IpAddr::V4(*address));
-            }
-            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
-                gateway = Some(IpAddr::V6(*address));
-            }
-            _ => {}
-        }
-    }
-    match ifindex {
-        Some(ifindex) => Route::Via { ifindex, gateway },
-        None => Route::None("the route leads to no interface".into()),
-    }
-}
-
-fn parse_neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Neighbour)> {
-    let mut address = None;
-    let mut mac = None;
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
-                address = Some(IpAddr::V4(*found));
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
-                address = Some(IpAddr::V6(*found));
-            }
-            NeighbourAttribute::LinkLayerAddress(bytes) => {
-                mac = <[u8; 6]>::try_from(bytes.as_slice()).ok();
-            }
-            _ => {}
-        }
-    }
-    let state = match message.header.state {
-        NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp => {
-            State::Confirmed
-        }
-        NeighbourState::Stale => State::Stale,
-        NeighbourState::Delay | NeighbourState::Probe => State::Asked,
-        NeighbourState::Failed => State::Failed,
-        _ => State::Incomplete,
-    };
-    Some((message.header.ifindex, address?, Neighbour { mac, state }))
 }

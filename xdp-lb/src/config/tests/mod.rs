@@ -4,6 +4,7 @@ mod accepted;
 mod files;
 mod refused;
 mod refused_services;
+mod tunnels;
 
 use super::*;
 

@@ -143,7 +143,7 @@ fn the_other_fields_of_the_file_are_checked() {
         (
             "colour: red",
             "2:1 colour: unknown field; expected `interfaces`, `hash_key`, `limits`, `metrics`, \
-             `defaults` or `services`",
+             `tunnel`, `defaults` or `services`",
         ),
         (
             "vrrp: []",
@@ -227,9 +227,8 @@ fn the_defaults_are_checked_even_if_no_service_uses_them() {
              `connection_tracking` or `idle_timeout`",
         ),
         (
-            "forwarding: gue",
-            "3:15 defaults.forwarding: forwarding `gue` is not supported by this version; use \
-             `l2`",
+            "forwarding: geneve",
+            "3:15 defaults.forwarding: `geneve` is not a choice here; expected `l2`, `ipip` or `gue`",
         ),
         (
             "scheduler: maglv",

@@ -59,9 +59,9 @@ fn the_fields_of_a_service_are_checked() {
         ),
         (
             "affinity: flow",
-            "forwarding: ipip",
-            "3:95 services[0].forwarding: forwarding `ipip` is not supported by this version; use \
-             `l2`",
+            "forwarding: vxlan",
+            "3:95 services[0].forwarding: `vxlan` is not a choice here; expected `l2`, `ipip` or \
+             `gue`",
         ),
         (
             "affinity: flow",

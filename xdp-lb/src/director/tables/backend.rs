@@ -9,6 +9,7 @@ use crate::{
     director::{
         desired::{DesiredBackend, mapped},
         maps::Maps,
+        ways::{TunnelEnd, Way},
     },
 };
 
@@ -38,32 +39,18 @@ pub(super) fn begin(
         address: mapped(address),
         ..BackendEntry::default()
     };
-    maps.set_backend(index, &entry)
+    maps.set_backends(&[(index, entry)])
 }
 
-/// Writes the next hop of a backend, or that it has none.
+/// Writes the way to a backend, or that there is none.
 pub(super) fn write(
     maps: &mut impl Maps,
     index: u16,
     backend: &DesiredBackend,
 ) -> Result<(), DataplaneError> {
     let held = maps.backend(index);
-    let link = BackendLink::unpack(held.link);
-    let entry = match &backend.hop {
-        Ok(hop) => BackendEntry {
-            next_hop: NextHop {
-                mac: hop.mac,
-                flags: NextHop::FLAG_SERVING,
-            }
-            .pack(),
-            link: BackendLink {
-                ifindex: hop.ifindex,
-                ..link
-            }
-            .pack(),
-            source_mac: hop.source_mac,
-            ..held
-        },
+    let entry = match &backend.way {
+        Ok(way) => served(&held, way),
         Err(_) => BackendEntry {
             next_hop: 0,
             ..held
@@ -72,7 +59,47 @@ pub(super) fn write(
     if entry == held {
         Ok(())
     } else {
-        maps.set_backend(index, &entry)
+        maps.set_backends(&[(index, entry)])
+    }
+}
+
+/// The entry of a backend in use that is to be reached in another way; None where it is not in use
+/// or stays as it is.
+pub(super) fn moved(
+    maps: &impl Maps,
+    index: u16,
+    backend: &DesiredBackend,
+) -> Option<BackendEntry> {
+    let held = maps.backend(index);
+    let entry = served(&held, backend.way.as_ref().ok()?);
+    (NextHop::unpack(held.next_hop).is_serving() && entry != held).then_some(entry)
+}
+
+/// The entry of a backend that is reached this way.
+fn served(held: &BackendEntry, way: &Way) -> BackendEntry {
+    let generation = BackendLink::unpack(held.link).generation;
+    let [outer_tag, inner_tag] = way.tags;
+    let (flag, tunnel_source) = match way.tunnel {
+        Some(TunnelEnd { flag, source }) => (flag, mapped(source)),
+        None => (0, [0; 16]),
+    };
+    let next_hop = NextHop {
+        mac: way.mac,
+        flags: NextHop::FLAG_SERVING | flag,
+    };
+    let link = BackendLink {
+        ifindex: way.ifindex,
+        generation,
+        mtu: way.mtu,
+    };
+    BackendEntry {
+        next_hop: next_hop.pack(),
+        link: link.pack(),
+        source_mac: way.source_mac,
+        outer_tag,
+        inner_tag,
+        tunnel_source,
+        ..*held
     }
 }
 
@@ -93,5 +120,5 @@ fn retired(held: &BackendEntry) -> BackendEntry {
 /// Ends a backend that no slot refers to: flows that do are no longer followed.
 pub(super) fn end(maps: &mut impl Maps, index: u16) -> Result<(), DataplaneError> {
     let held = maps.backend(index);
-    maps.set_backend(index, &retired(&held))
+    maps.set_backends(&[(index, retired(&held))])
 }

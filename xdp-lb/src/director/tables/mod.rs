@@ -122,6 +122,7 @@ impl Tables {
     ) -> Result<BTreeMap<String, Moved>, ChangeError> {
         self.check(desired)?;
         let ids = self.match_services(desired)?;
+        self.move_ways(maps, desired, &ids)?;
         let mut report = BTreeMap::new();
         for (service, &id) in desired.iter().zip(&ids) {
             let moved = self.apply_service(maps, id, service, now)?;
@@ -220,6 +221,33 @@ impl Tables {
             .map(|id| id.or_else(|| free.next()).ok_or_else(full))
             .collect()
     }
+
+    /// Changes the ways to backends in use, all at once: each that changes in more than its next hop
+    /// waits for the packets under way, and one waiting is enough for all.
+    fn move_ways(
+        &self,
+        maps: &mut impl Maps,
+        desired: &[DesiredService],
+        ids: &[u32],
+    ) -> Result<(), DataplaneError> {
+        let mut changes = Vec::new();
+        for (service, id) in desired.iter().zip(ids) {
+            let Some(table) = self.tables.get(id) else {
+                continue;
+            };
+            for (address, backend) in &service.backends {
+                let index = table.members.get(address).copied();
+                let moved =
+                    index.and_then(|index| Some((index, backend::moved(maps, index, backend)?)));
+                changes.extend(moved);
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        maps.set_backends(&changes)
+    }
+
     fn apply_service(
         &mut self,
         maps: &mut impl Maps,

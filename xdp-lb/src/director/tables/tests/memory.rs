@@ -23,6 +23,8 @@ pub(super) struct Memory {
     pub(super) slots: Vec<Slot>,
     pub(super) backends: Vec<BackendEntry>,
     pub(super) writes: usize,
+    /// Calls of `set_backends`.
+    pub(super) batches: usize,
     pub(super) barriers: Cell<usize>,
 }
 
@@ -34,6 +36,7 @@ impl Memory {
             slots: vec![Slot::default(); SIZES.slots as usize],
             backends: vec![BackendEntry::default(); SIZES.backends as usize],
             writes: 0,
+            batches: 0,
             barriers: Cell::new(0),
         }
     }
@@ -130,9 +133,12 @@ impl Maps for Memory {
         self.backends[usize::from(index)]
     }
 
-    fn set_backend(&mut self, index: u16, entry: &BackendEntry) -> Result<(), DataplaneError> {
-        self.backends[usize::from(index)] = *entry;
-        self.wrote();
+    fn set_backends(&mut self, changes: &[(u16, BackendEntry)]) -> Result<(), DataplaneError> {
+        self.batches += 1;
+        for &(index, entry) in changes {
+            self.backends[usize::from(index)] = entry;
+            self.wrote();
+        }
         Ok(())
     }
 

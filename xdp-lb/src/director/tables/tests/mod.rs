@@ -15,9 +15,11 @@ use xdp_lb_common::abi::{BackendLink, NextHop, ServiceEntry, Slot};
 use self::memory::{Memory, SIZES};
 use super::*;
 use crate::{
-    director::desired::{DesiredBackend, Origin, mapped},
+    director::{
+        desired::{DesiredBackend, Origin, mapped},
+        ways::{TunnelEnd, Way},
+    },
     lookup::Scheduler,
-    netlink::Hop,
 };
 
 const M: u32 = 101;
@@ -37,16 +39,19 @@ fn address(last: u8) -> IpAddr {
 }
 
 fn reachable(last: u8) -> (IpAddr, DesiredBackend) {
-    let hop = Hop {
+    let way = Way {
         ifindex: 2,
         mac: [2, 0, 0, 0, 0, last],
         source_mac: [2; 6],
+        tags: [0; 2],
+        mtu: 1500,
+        tunnel: None,
     };
     let backend = DesiredBackend {
         weight: 100,
         draining: false,
         origin: Origin::Config,
-        hop: Ok(hop),
+        way: Ok(way),
     };
     (address(last), backend)
 }
@@ -222,7 +227,7 @@ fn a_draining_backend_keeps_serving_and_loses_its_slots() {
 fn a_backend_without_next_hop_gets_no_slots_until_it_has_one() {
     let mut world = World::new();
     let mut service = service("web", 80, &[1, 2]);
-    service.backends.get_mut(&address(1)).unwrap().hop = Err("does not answer".into());
+    service.backends.get_mut(&address(1)).unwrap().way = Err("does not answer".into());
     world.apply(std::slice::from_ref(&service));
     assert_eq!(
         world.maps.shares(key(80)).into_keys().collect::<Vec<_>>(),
@@ -355,6 +360,57 @@ fn another_affinity_unsettles_every_slot() {
     );
 }
 
+#[test]
+fn the_way_to_a_backend_is_in_its_entry() {
+    let mut world = World::new();
+    let mut service = service("web", 80, &[1]);
+    let way = service.backends.get_mut(&address(1)).unwrap().way.as_mut();
+    let way = way.unwrap();
+    way.tags = [0x8064, 20];
+    way.mtu = 1400;
+    way.tunnel = Some(TunnelEnd {
+        flag: NextHop::FLAG_GUE,
+        source: address(2),
+    });
+    world.apply(&[service]);
+    let (_, table) = world.tables.find("web").unwrap();
+    let entry = world.maps.backend(table.members[&address(1)]);
+    let flags = NextHop::FLAG_SERVING | NextHop::FLAG_GUE;
+    assert_eq!(NextHop::unpack(entry.next_hop).flags, flags);
+    let BackendLink { ifindex, mtu, .. } = BackendLink::unpack(entry.link);
+    assert_eq!((ifindex, mtu), (2, 1400));
+    assert_eq!((entry.outer_tag, entry.inner_tag), (0x8064, 20));
+    assert_eq!(entry.tunnel_source, mapped(address(2)));
+}
+
+#[test]
+fn another_way_moves_no_slot_and_is_written_for_all_backends_at_once() {
+    let mut world = World::new();
+    let mut desired = [service("web", 80, &[1, 2, 3]), service("dns", 53, &[1, 2])];
+    world.apply(&desired);
+    let slots = world.maps.slots.clone();
+    for backend in desired
+        .iter_mut()
+        .flat_map(|service| service.backends.values_mut())
+    {
+        backend.way.as_mut().unwrap().ifindex = 7;
+    }
+    let batches = world.maps.batches;
+    let report = world.apply(&desired);
+    assert_eq!(world.maps.batches, batches + 1);
+    assert!(report.values().all(|moved| moved.slots_moved == 0));
+    assert_eq!(world.maps.slots, slots);
+    let in_use = world
+        .maps
+        .backends
+        .iter()
+        .filter(|entry| entry.next_hop != 0);
+    let links: Vec<_> = in_use
+        .map(|entry| BackendLink::unpack(entry.link).ifindex)
+        .collect();
+    assert_eq!(links, [7; 5]);
+}
+
 /// A random change: which of two services has which backends, and how they are.
 fn change() -> impl Strategy<Value = (bool, Vec<(u8, u8)>, bool)> {
     let backends = prop::collection::vec((1u8..6, 0u8..4), 0..5);
@@ -371,7 +427,7 @@ proptest! {
             desired[at].backends = backends.iter().map(|&(last, kind)| {
                 let (address, mut backend) = reachable(last);
                 match kind {
-                    0 => backend.hop = Err("gone".into()),
+                    0 => backend.way = Err("gone".into()),
                     1 => backend.draining = true,
                     2 => backend.weight = 7,
                     _ => {}
