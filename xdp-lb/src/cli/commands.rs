@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -15,7 +15,6 @@ use crate::{
         AddBackend, ChangeBackend, Detached,
         client::{Client, ClientError},
     },
-    config,
     dataplane::PinDirectory,
     director::view::{BackendView, ChangeView, ServiceView, StatsView, StatusView},
 };
@@ -202,13 +201,8 @@ struct ServiceWithBackends {
     backends: Vec<BackendView>,
 }
 
-/// `xdp-lb config check FILE`.
-pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<()> {
-    let config = config::load(file)?;
-    show(json, &config, |config| tables::config(file, config))
-}
-
-fn show<T: Serialize>(
+/// Prints an answer, for programs or for people.
+pub(super) fn show<T: Serialize>(
     json: bool,
     view: &T,
     to_text: impl FnOnce(&T) -> String,
