@@ -20,6 +20,12 @@ const HASH_ELEMENT: u64 = 48;
 const BUCKET: u64 = 16;
 /// A node of a trie without its data: two children, a length, and what frees it.
 const TRIE_NODE: u64 = 40;
+/// What an array has besides its elements.
+const ARRAY: u64 = 320;
+/// What a hash has besides its elements and buckets.
+const HASH: u64 = 896;
+/// An array that is mapped into memory begins at a page, and so do its elements.
+const PAGE: u64 = 4096;
 /// A pointer; also what a list of freed elements adds to one.
 const POINTER: u64 = 8;
 
@@ -91,11 +97,11 @@ pub fn of_map(name: &str, entries: u32, cpus: u32) -> u64 {
             let node = TRIE_NODE + size::<PrefixKey>() + size::<u32>();
             2 * entries * node.next_power_of_two()
         }
-        map::SERVICE_TABLE => entries * size::<ServiceEntry>(),
-        map::SLOTS => entries * size::<SlotPair>(),
-        map::BACKENDS => entries * size::<BackendEntry>(),
+        map::SERVICE_TABLE => mapped_array::<ServiceEntry>(entries),
+        map::SLOTS => mapped_array::<SlotPair>(entries),
+        map::BACKENDS => mapped_array::<BackendEntry>(entries),
         map::COUNTERS | map::SERVICE_COUNTERS | map::BACKEND_COUNTERS => {
-            entries * (POINTER + cpus * size::<Count>())
+            ARRAY + entries * (POINTER + cpus * size::<Count>())
         }
         map::FLOWS_V4 | map::OPENINGS_V4 => lru_hash::<FlowKey<[u8; 4]>, FlowEntry>(entries),
         map::FLOWS_V6 | map::OPENINGS_V6 => lru_hash::<FlowKey<[u8; 16]>, FlowEntry>(entries),
@@ -113,12 +119,16 @@ fn hash_element<K, V>() -> u64 {
     HASH_ELEMENT + size::<K>().next_multiple_of(8) + size::<V>().next_multiple_of(8)
 }
 
+fn mapped_array<T>(entries: u64) -> u64 {
+    PAGE + (entries * size::<T>()).next_multiple_of(PAGE)
+}
+
 fn lru_hash<K, V>(entries: u64) -> u64 {
-    entries * hash_element::<K, V>() + entries.next_power_of_two() * BUCKET
+    HASH + entries * hash_element::<K, V>() + entries.next_power_of_two() * BUCKET
 }
 
 fn on_demand_hash<K, V>(entries: u64) -> u64 {
-    entries * (hash_element::<K, V>() + POINTER) + entries.next_power_of_two() * BUCKET
+    HASH + entries * (hash_element::<K, V>() + POINTER) + entries.next_power_of_two() * BUCKET
 }
 
 /// How many CPUs the kernel may come to have, each of which has counters of its own.
@@ -193,8 +203,8 @@ mod tests {
     #[test]
     fn sixteen_million_flows_take_what_the_kernel_says_they_do() {
         let flows = 1 << 24;
-        assert_eq!(of_map(map::FLOWS_V4, flows, 4), (80 + 16) << 24);
-        assert_eq!(of_map(map::FLOWS_V6, flows, 4), (104 + 16) << 24);
+        assert_eq!(of_map(map::FLOWS_V4, flows, 4), HASH + ((80 + 16) << 24));
+        assert_eq!(of_map(map::FLOWS_V6, flows, 4), HASH + ((104 + 16) << 24));
         let limits = Limits {
             flows,
             ..Limits::default()
@@ -207,7 +217,7 @@ mod tests {
     fn counters_are_there_once_for_each_cpu() {
         let one = of_map(map::BACKEND_COUNTERS, 1000, 1);
         let many = of_map(map::BACKEND_COUNTERS, 1000, 64);
-        assert_eq!((one, many), (24_000, 1_032_000));
+        assert_eq!((one, many), (ARRAY + 24_000, ARRAY + 1_032_000));
     }
 
     #[test]
