@@ -184,6 +184,7 @@ fn a_good_file_is_called_good() -> Result<()> {
         said.contains("good.yaml: good: 1 service, 3 backends, on eth0"),
         "{said}"
     );
+    assert!(said.contains("MAPS") && said.contains("total"), "{said}");
     Ok(())
 }
 

@@ -135,3 +135,27 @@ fn a_backend_on_a_vlan_is_reached_by_the_interface_below() -> Result<()> {
     director.ip(&["link", "set", "eth0.100", "up"])?;
     wait_for_active(&rig).context("after the VLAN is up again")
 }
+
+#[test]
+fn a_service_by_prefix_serves_every_address_of_it_and_keeps_its_table() -> Result<()> {
+    let lab = Lab::new(LabConfig::with_backends(2))?;
+    let config = web("", "10.0.0.11, 10.0.0.12").replace("192.0.2.10", "192.0.2.0/24");
+    let mut rig = Rig::in_lab(lab, &config)?;
+    let services = rig.json(&["service", "list"])?;
+    assert_eq!(services[0]["vips"][0], "192.0.2.0/24");
+    assert!(
+        rig.director
+            .check(&["service", "list"])?
+            .contains("192.0.2.0/24")
+    );
+    assert_eq!(rig.shares(100)?.len(), 2);
+    let slots = |rig: &Rig| -> Result<_> { Ok(rig.backend(1)?["slots"].clone()) };
+    let before = slots(&rig)?;
+    rig.director.restart()?;
+    rig.wait_until_active()?;
+    assert_eq!(slots(&rig)?, before);
+    let services = rig.json(&["service", "list"])?;
+    assert_eq!(services[0]["moving_slots"], 0, "its table was found");
+    assert_eq!(rig.shares(100)?.len(), 2);
+    Ok(())
+}

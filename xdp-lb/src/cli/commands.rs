@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -15,7 +15,6 @@ use crate::{
         AddBackend, ChangeBackend, Detached,
         client::{Client, ClientError},
     },
-    config,
     dataplane::{PinDirectory, User},
     director::view::{BackendView, ChangeView, ServiceView, StatsView, StatusView},
 };
@@ -200,12 +199,6 @@ struct ServiceWithBackends {
     service: ServiceView,
     #[serde(rename = "backend_list")]
     backends: Vec<BackendView>,
-}
-
-/// `xdp-lb config check FILE`.
-pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<()> {
-    let config = config::load(file)?;
-    show(json, &config, |config| tables::config(file, config))
 }
 
 /// Prints an answer, for programs or for people.

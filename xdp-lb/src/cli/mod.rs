@@ -1,5 +1,6 @@
 //! The command line: `xdp-lb run` starts the daemon; everything else is a client of its API.
 
+mod check;
 mod commands;
 mod decap;
 mod tables;
@@ -243,7 +244,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             )
             .await
         }
-        Command::Config(ConfigCommand::Check { file }) => commands::check(&file, json),
+        Command::Config(ConfigCommand::Check { file }) => check::check(&file, json),
         Command::Decap(decap) => decap::run(decap, json),
         command => commands::Session::new(socket, json).run(command).await,
     }

@@ -1,18 +1,15 @@
 //! Answers as people read them.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
-use crate::{
-    config::Config,
-    director::view::{
-        BackendView, ChangeView, CounterView, ServiceView, StatsView, StatusView, TrafficView,
-    },
+use crate::director::view::{
+    BackendView, ChangeView, CounterView, ServiceView, StatsView, StatusView, TrafficView,
 };
 
 /// A table without lines. Columns whose names begin with `>` are numbers.
-fn table(columns: &[&str]) -> Table {
+pub(super) fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -243,30 +240,6 @@ pub(super) fn change(done: &str, change: &ChangeView) -> String {
     text
 }
 
-pub(super) fn config(file: &Path, config: &Config) -> String {
-    let backends: usize = config
-        .services
-        .iter()
-        .map(|service| service.backends.len())
-        .sum();
-    let interfaces: Vec<_> = config
-        .interfaces
-        .iter()
-        .map(|interface| interface.name.as_str())
-        .collect();
-    format!(
-        "{}: good: {}, {}, on {}",
-        file.display(),
-        counted(config.services.len(), "service"),
-        counted(backends, "backend"),
-        interfaces.join(", ")
-    )
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
 pub(super) fn list(items: &[impl ToString]) -> String {
     items
         .iter()
@@ -284,7 +257,7 @@ fn ports(ports: &[u16]) -> String {
 }
 
 /// Bytes in powers of 1024, three digits.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if count < 1024 {
         return format!("{count} B");

@@ -24,6 +24,7 @@ mod tunnel;
 mod types;
 mod unsupported;
 mod validate;
+mod vip;
 mod yaml;
 
 use std::fs::File;
@@ -37,6 +38,7 @@ pub use types::{
     AttachMode, Backend, Config, ConnectionTracking, DEFAULT_WEIGHT, Forwarding, IdleTimeout,
     Interface, Limits, Protocol, Service,
 };
+pub use vip::Vip;
 
 use crate::lookup::Scheduler;
 use error::Problems;

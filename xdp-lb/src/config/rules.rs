@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::types::Service;
+use super::vip::Vip;
 use crate::lookup::MAX_WEIGHT;
 
 /// A rule that a value breaks.
@@ -16,6 +17,44 @@ pub enum RuleError {
     NotAnAddress {
         /// What is written.
         text: String,
+    },
+    /// The text is not a prefix.
+    #[error(
+        "`{text}` is not a prefix; write it like 10.1.0.0/16 (up to /32) or 2001:db8:1::/48 (up to \
+         /128)"
+    )]
+    NotAPrefix {
+        /// What is written.
+        text: String,
+    },
+    /// Bits are set that do not count.
+    #[error(
+        "`{text}` has bits set behind its length; write {prefix}, or {address} for that address alone"
+    )]
+    HostBits {
+        /// What is written.
+        text: String,
+        /// The prefix that it lies in.
+        prefix: Vip,
+        /// The address without its length.
+        address: IpAddr,
+    },
+    /// An IPv6 prefix is so short that IPv4 addresses in their IPv6 form are in it.
+    #[error(
+        "{prefix} holds the IPv4 addresses as well, in their IPv6 form; write 2000::/3, which is \
+         every address in use"
+    )]
+    HoldsMapped {
+        /// The prefix as it is written.
+        prefix: Vip,
+    },
+    /// An IPv4 prefix is written as an IPv6 prefix.
+    #[error("{prefix} is an IPv4 prefix in its IPv6 form; write {plain}")]
+    MappedPrefix {
+        /// The prefix as it is written.
+        prefix: Vip,
+        /// The same prefix as it should be written.
+        plain: Vip,
     },
     /// The address is not one that a single host can be reached by.
     #[error("{address} is {kind}; a {role} needs an address of its own")]
@@ -66,7 +105,7 @@ pub enum RuleError {
 /// 65535.
 pub fn validate_backend(service: &Service, address: IpAddr, weight: u32) -> Result<(), RuleError> {
     check_address(address, "backend")?;
-    if service.vips.contains(&address) {
+    if service.vips.contains(&address.into()) {
         return Err(RuleError::BackendIsVip { address });
     }
     if weight > MAX_WEIGHT {
@@ -85,7 +124,7 @@ pub(super) fn parse_address(text: &str, role: &'static str) -> Result<IpAddr, Ru
 }
 
 /// Refuses addresses that do not lead to one host.
-fn check_address(address: IpAddr, role: &'static str) -> Result<(), RuleError> {
+pub(super) fn check_address(address: IpAddr, role: &'static str) -> Result<(), RuleError> {
     if let IpAddr::V6(v6) = address
         && let Some(plain) = v6.to_ipv4_mapped()
     {

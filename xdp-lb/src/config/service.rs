@@ -10,6 +10,7 @@ use super::options::{self, OPTIONS, Options};
 use super::reader::{Field, Spot};
 use super::rules;
 use super::types::{Backend, DEFAULT_WEIGHT, Protocol, Service, affinity_word};
+use super::vip::Vip;
 use crate::lookup::MAX_WEIGHT;
 
 /// The fields of a service that `defaults` does not have.
@@ -85,12 +86,12 @@ fn service_name(field: &Field<'_>) -> Option<String> {
     })
 }
 
-/// One VIP or a list.
-fn vips(field: &Field<'_>) -> Option<(Vec<IpAddr>, Vec<Spot>)> {
+/// One VIP, which is an address or a prefix, or a list.
+fn vips(field: &Field<'_>) -> Option<(Vec<Vip>, Vec<Spot>)> {
     let items = field.one_or_more()?;
     let mut once = Once::default();
     let mut read = |item: &Field<'_>| {
-        let vip = item.parse("an IP address", |text| rules::parse_address(text, "vip"))?;
+        let vip = item.parse("an IP address", Vip::parse)?;
         once.check(vip, "vip", item)?;
         Some((vip, item.spot()))
     };

@@ -9,6 +9,7 @@ use xdp_lb_common::hash::{Affinity, HashKey};
 use super::Scheduler;
 use super::duration;
 use super::tunnel::Tunnel;
+use super::vip::Vip;
 
 /// The weight of a backend for which none is written.
 pub const DEFAULT_WEIGHT: u32 = 100;
@@ -163,7 +164,7 @@ pub struct Service {
     /// 1 to 64 letters, digits, `.`, `_` and `-`; no other service has it.
     pub name: String,
     /// At least one, each once.
-    pub vips: Vec<IpAddr>,
+    pub vips: Vec<Vip>,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// At least one, each once; 0 stands alone and means every port.

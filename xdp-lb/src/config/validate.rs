@@ -1,7 +1,6 @@
 //! Rules that span fields of a service, services, and the limits.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use super::document::{Draft, MOST_SLOTS};
 use super::error::Problems;
@@ -9,6 +8,7 @@ use super::reader::Spot;
 use super::rules::RuleError;
 use super::service::ServiceDraft;
 use super::types::{Backend, Service};
+use super::vip::Vip;
 
 /// Tables are rebuilt in a free region while the old one is in use, and the region that is free
 /// may be in pieces: room for three times the tables always has one.
@@ -18,6 +18,7 @@ const ARENA_FACTOR: u64 = 3;
 pub(super) fn check(draft: &Draft, problems: &Problems<'_>) {
     for service in &draft.services {
         check_backends(service, problems);
+        check_reach(service, problems);
     }
     check_names(&draft.services, problems);
     // Past its limit the number of claims has no bound.
@@ -43,6 +44,19 @@ fn check_backends(draft: &ServiceDraft, problems: &Problems<'_>) {
              a hundred times their number for even shares"
         );
         refuse(problems, &draft.name, reason);
+    }
+}
+
+/// The director itself stays reachable.
+fn check_reach(draft: &ServiceDraft, problems: &Problems<'_>) {
+    let everything = draft.service.vips.iter().find(|vip| vip.is_everything());
+    if let (Some(vip), [0], [spot]) = (everything, &draft.service.ports[..], &draft.ports[..]) {
+        let protocol = draft.service.protocol;
+        let reason = format_args!(
+            "every port of {vip} is every {protocol} packet, those for the director itself \
+             included; name ports, or longer prefixes"
+        );
+        refuse(problems, spot, reason);
     }
 }
 
@@ -129,7 +143,7 @@ fn check_claims(services: &[ServiceDraft], problems: &Problems<'_>) {
 /// No backend has the address of a VIP: its packets would come back to the director. No tunnel begins
 /// at one: backends have the VIPs too, and drop what comes from an address of their own.
 fn check_vips(draft: &Draft, problems: &Problems<'_>) {
-    let mut vips: HashMap<IpAddr, (&str, usize)> = HashMap::new();
+    let mut vips: HashMap<Vip, (&str, usize)> = HashMap::new();
     for draft in &draft.services {
         for (vip, spot) in draft.service.vips.iter().zip(&draft.vips) {
             vips.entry(*vip)
@@ -137,7 +151,7 @@ fn check_vips(draft: &Draft, problems: &Problems<'_>) {
         }
     }
     for (source, spot) in draft.tunnel.source.iter().zip(&draft.tunnel_sources) {
-        if let Some((name, line)) = vips.get(source) {
+        if let Some((name, line)) = vips.get(&Vip::from(*source)) {
             let reason = format_args!(
                 "{source} is a vip of service `{name}` (line {line}), and backends drop what comes \
                  from it; give an address of the director"
@@ -147,9 +161,9 @@ fn check_vips(draft: &Draft, problems: &Problems<'_>) {
     }
     for draft in &draft.services {
         for (&Backend { address, .. }, spot) in draft.service.backends.iter().zip(&draft.backends) {
-            if draft.service.vips.contains(&address) {
+            if draft.service.vips.contains(&address.into()) {
                 refuse(problems, spot, RuleError::BackendIsVip { address });
-            } else if let Some((name, line)) = vips.get(&address) {
+            } else if let Some((name, line)) = vips.get(&Vip::from(address)) {
                 let reason = format_args!(
                     "{address} is a vip of service `{name}` (line {line}); give the backend's own \
                      address"

@@ -37,6 +37,11 @@ pub enum DataplaneError {
         size: u32,
         limit: &'static str,
     },
+    #[error(
+        "the maps of this config need {needed_mib} MiB, and this host has {available_mib} MiB left: \
+         make `limits` smaller (`xdp-lb config check` shows what takes how much), or free memory"
+    )]
+    Memory { needed_mib: u64, available_mib: u64 },
     #[error("pin directory {}: {reason}", path.display())]
     Pins { path: PathBuf, reason: String },
     #[error("pinned link {}", path.display())]

@@ -15,7 +15,9 @@ mod detach;
 mod error;
 mod logs;
 mod mapping;
+mod memory;
 mod pins;
+mod sizes;
 mod state;
 
 use std::{fs::File, os::fd::AsFd as _};
@@ -35,10 +37,16 @@ pub use self::{
     attach::{Attachment, Mode, ports},
     counters::{Counters, Traffic},
     error::DataplaneError,
+    memory::{HostMemory, Memory, Part, of_map, possible_cpus},
     pins::{PinDirectory, User},
+    sizes::Sizes,
     state::Found,
 };
-use self::{clock::Ticks, mapping::Mapping};
+use self::{
+    clock::Ticks,
+    mapping::Mapping,
+    sizes::{FRAGMENTS, OPENINGS},
+};
 use crate::config::Limits;
 
 /// The program, as the build script made it. Empty where it had no BPF toolchain.
@@ -47,15 +55,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// Name of the program in the object.
 pub const PROGRAM: &str = "xdp_lb";
 
-/// Entries of the map of openings.
-const OPENINGS: u32 = 65_536;
-
 /// ICMP messages that one CPU sends to clients in a second: enough for each of many clients to learn
 /// the size that fits, too few to be of use to one who forges their addresses.
 const ANSWERS_PER_SECOND: u32 = 1000;
-
-/// Entries of the map of fragments.
-const FRAGMENTS: u32 = 32_768;
 
 /// What a data plane is opened with.
 #[derive(Clone, Debug)]
@@ -88,19 +90,6 @@ pub struct Dataplane {
     _lock: File,
 }
 
-/// How much the maps hold, in entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Triples of VIP, protocol and port, and so services.
-    pub services: u32,
-    /// Backends; index 0 is one of them and never used.
-    pub backends: u32,
-    /// Slots in the arena.
-    pub slots: u32,
-    /// Remembered flows of each address family.
-    pub flows: u32,
-}
-
 /// Whether the maps were there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -116,7 +105,8 @@ impl Dataplane {
     /// # Errors
     ///
     /// If the pin directory is not on a BPF file system, if pinned maps are of another ABI version
-    /// or were made with another hash key, or if the kernel refuses the program.
+    /// or were made with another hash key, if this host has no memory for new ones, or if the kernel
+    /// refuses the program.
     pub fn open(options: &Options) -> Result<(Self, Origin), DataplaneError> {
         if OBJECT.is_empty() {
             return Err(DataplaneError::NoObject);
@@ -124,9 +114,11 @@ impl Dataplane {
         lift_memory_limit();
         let lock = options.pins.prepare(User::Daemon)?;
         let origin = adoptable(&options.pins, options.hash_key)?;
+        if origin == Origin::New {
+            memory::check(Sizes::from(&options.limits))?;
+        }
         let ticks = Ticks::of_this_kernel();
-        let cpus = aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(u32::MAX));
-        let timing = timing(&options.limits, ticks, cpus);
+        let timing = timing(&options.limits, ticks, possible_cpus());
         let mut ebpf = load(options, &timing)?;
         let mut dataplane = Self {
             pins: options.pins.clone(),
@@ -238,8 +230,6 @@ fn timing(limits: &Limits, ticks: Ticks, cpus: u32) -> Timing {
 }
 
 fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
-    let limits = &options.limits;
-    let backends = limits.backends + 1;
     let gue_port_be = options.gue_port.to_be_bytes();
     let pins: Vec<_> = map::PINNED
         .iter()
@@ -249,20 +239,10 @@ fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
     loader
         .override_global(global::HASH_KEY, &options.hash_key, true)
         .override_global(global::TIMING, timing, true)
-        .override_global(global::GUE_PORT, &gue_port_be, true)
-        // Every VIP has a key of its own as well.
-        .map_max_entries(map::SERVICES, limits.services.saturating_mul(2))
-        .map_max_entries(map::PREFIXES, limits.services.saturating_mul(2))
-        .map_max_entries(map::SERVICE_TABLE, limits.services)
-        .map_max_entries(map::SERVICE_COUNTERS, limits.services)
-        .map_max_entries(map::SLOTS, limits.slots.div_ceil(2))
-        .map_max_entries(map::BACKENDS, backends)
-        .map_max_entries(map::BACKEND_COUNTERS, backends)
-        .map_max_entries(map::FLOWS_V4, limits.flows)
-        .map_max_entries(map::FLOWS_V6, limits.flows)
-        .map_max_entries(map::OPENINGS_V4, OPENINGS)
-        .map_max_entries(map::OPENINGS_V6, OPENINGS)
-        .map_max_entries(map::FRAGMENTS, FRAGMENTS);
+        .override_global(global::GUE_PORT, &gue_port_be, true);
+    for (name, entries) in Sizes::from(&options.limits).entries() {
+        loader.map_max_entries(name, entries);
+    }
     for (name, path) in &pins {
         loader.map_pin_path(name, path.as_path());
     }

@@ -15,6 +15,8 @@ use super::{Dataplane, DataplaneError};
 pub struct Found {
     /// Keys with the ids that they lead to.
     pub keys: Vec<(ServiceKey, u32)>,
+    /// Prefixes with their lengths in bits and the ids that they lead to.
+    pub prefixes: Vec<(PrefixKey, u32, u32)>,
     /// All backend entries that are in use or have been, with their indices.
     pub backends: Vec<(u16, BackendEntry)>,
 }
@@ -34,12 +36,22 @@ impl Dataplane {
             .iter()
             .collect::<Result<_, _>>()
             .map_err(|source| DataplaneError::map(map::SERVICES, source))?;
+        let prefixes = self
+            .prefixes
+            .iter()
+            .map(|found| found.map(|(key, id)| (key.data(), length(&key), id)))
+            .collect::<Result<_, _>>()
+            .map_err(|source| DataplaneError::map(map::PREFIXES, source))?;
         let backends = (1..self.sizes.backends.min(u32::from(Slot::MIXED)))
             .filter_map(|index| u16::try_from(index).ok())
             .map(|index| (index, self.backend(index)))
             .filter(|(_, entry)| entry.link != 0)
             .collect();
-        Ok(Found { keys, backends })
+        Ok(Found {
+            keys,
+            prefixes,
+            backends,
+        })
     }
 
     /// Reads a service's entry.
@@ -261,6 +273,11 @@ impl Dataplane {
             Err(DataplaneError::Barrier(std::io::Error::last_os_error()))
         }
     }
+}
+
+/// The length of a prefix, without the bits of the trie's key that stand in front of it.
+fn length(key: &Key<PrefixKey>) -> u32 {
+    key.prefix_len().saturating_sub(PrefixKey::bits(0))
 }
 
 /// True if a packet that reads some words of the one entry and some of the other does nothing wrong:

@@ -155,7 +155,7 @@ impl Director {
             .config
             .services
             .iter()
-            .find(|other| other.vips.contains(&address))
+            .find(|other| other.vips.contains(&address.into()))
         {
             Some(other) => Err(ChangeError::Refused(format!(
                 "{address} is a VIP of service `{}`; give the backend's own address",

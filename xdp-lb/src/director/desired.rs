@@ -7,12 +7,10 @@ use std::{
 };
 
 use serde::Serialize;
-use xdp_lb_common::{
-    abi::{ServiceEntry, ServiceKey},
-    hash::Affinity,
-};
+use xdp_lb_common::{abi::ServiceEntry, hash::Affinity};
 
 use super::{
+    keys::{Key, keys},
     overrides::Overrides,
     ways::{Way, Ways},
 };
@@ -25,7 +23,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DesiredService {
     pub(super) name: String,
-    pub(super) keys: BTreeSet<ServiceKey>,
+    pub(super) keys: BTreeSet<Key>,
     pub(super) flags: u32,
     pub(super) idle_timeout: Duration,
     pub(super) scheduler: Scheduler,
@@ -123,21 +121,6 @@ fn desired_service(
         table_size: service.table_size,
         backends,
     }
-}
-
-/// Every VIP with every port.
-pub(super) fn keys(service: &Service) -> BTreeSet<ServiceKey> {
-    let key = |vip: &IpAddr, port: &u16| ServiceKey {
-        vip: mapped(*vip),
-        port_be: port.to_be_bytes(),
-        protocol: service.protocol.number(),
-        reserved: 0,
-    };
-    service
-        .vips
-        .iter()
-        .flat_map(|vip| service.ports.iter().map(move |port| key(vip, port)))
-        .collect()
 }
 
 fn flags(service: &Service) -> u32 {

@@ -1,6 +1,6 @@
 //! What the tables need of the maps; [`Dataplane`] has it, and tests have it in memory.
 
-use xdp_lb_common::abi::{BackendEntry, ServiceEntry, ServiceKey, Slot, TableRef};
+use xdp_lb_common::abi::{BackendEntry, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef};
 
 use crate::dataplane::{Dataplane, DataplaneError};
 
@@ -11,6 +11,8 @@ pub(super) trait Maps {
     fn begin_service(&mut self, id: u32) -> Result<(), DataplaneError>;
     fn set_key(&mut self, key: ServiceKey, id: u32) -> Result<(), DataplaneError>;
     fn remove_key(&mut self, key: &ServiceKey) -> Result<(), DataplaneError>;
+    fn set_prefix(&mut self, key: PrefixKey, length: u32, id: u32) -> Result<(), DataplaneError>;
+    fn remove_prefix(&mut self, key: PrefixKey, length: u32) -> Result<(), DataplaneError>;
     fn slots(&self, table: TableRef) -> Vec<Slot>;
     fn set_slots(&mut self, offset: u32, slots: &[Slot]);
     fn backend(&self, index: u16) -> BackendEntry;
@@ -39,6 +41,14 @@ impl Maps for Dataplane {
 
     fn remove_key(&mut self, key: &ServiceKey) -> Result<(), DataplaneError> {
         self.remove_key(key)
+    }
+
+    fn set_prefix(&mut self, key: PrefixKey, length: u32, id: u32) -> Result<(), DataplaneError> {
+        self.set_prefix(key, length, id)
+    }
+
+    fn remove_prefix(&mut self, key: PrefixKey, length: u32) -> Result<(), DataplaneError> {
+        self.remove_prefix(key, length)
     }
 
     fn slots(&self, table: TableRef) -> Vec<Slot> {

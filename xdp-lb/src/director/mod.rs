@@ -6,6 +6,7 @@ mod changes;
 mod desired;
 mod error;
 mod handle;
+mod keys;
 mod maps;
 mod overrides;
 mod report;

@@ -112,7 +112,7 @@ impl Director {
         }
         Ok(ServiceView {
             name: service.name.clone(),
-            vips: service.vips.clone(),
+            vips: service.vips.iter().map(ToString::to_string).collect(),
             protocol: service.protocol.name().into(),
             ports: service.ports.clone(),
             scheduler: service.scheduler.name().into(),

@@ -77,8 +77,8 @@ pub struct LimitsView {
 pub struct ServiceView {
     /// Its name.
     pub name: String,
-    /// Its VIPs.
-    pub vips: Vec<IpAddr>,
+    /// Its VIPs, addresses and prefixes.
+    pub vips: Vec<String>,
     /// `tcp` or `udp`.
     pub protocol: String,
     /// Its ports; 0: every port.

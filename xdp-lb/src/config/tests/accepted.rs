@@ -87,7 +87,7 @@ fn a_whole_file_is_read_field_by_field() {
     };
     let web = Service {
         name: "web".into(),
-        vips: vec![v4("192.0.2.10")],
+        vips: vec![v4("192.0.2.10").into()],
         protocol: Protocol::Tcp,
         ports: vec![80],
         affinity: Affinity::Flow,
@@ -100,7 +100,7 @@ fn a_whole_file_is_read_field_by_field() {
     };
     let every = Service {
         name: "every.port_of-2".into(),
-        vips: vec![v4("192.0.2.10"), v4("192.0.2.11")],
+        vips: vec![v4("192.0.2.10").into(), v4("192.0.2.11").into()],
         ports: vec![0],
         affinity: Affinity::Source,
         scheduler: Scheduler::Ring,

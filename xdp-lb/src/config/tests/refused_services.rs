@@ -109,13 +109,13 @@ fn vips_and_ports_are_checked() {
         ),
         (
             "192.0.2.10",
-            "192.0.2.10/32",
-            "3:23 services[0].vip: `192.0.2.10/32` is not an IP address; write it like \
-             192.0.2.10, without port or prefix length",
+            "192.0.2.10/24",
+            "3:23 services[0].vip: `192.0.2.10/24` has bits set behind its length; write \
+             192.0.2.0/24, or 192.0.2.10 for that address alone",
         ),
         (
             "192.0.2.10",
-            "[192.0.2.10, 192.0.2.10]",
+            "[192.0.2.10, 192.0.2.10/32]",
             "3:36 services[0].vip[1]: vip 192.0.2.10 is already listed in line 3; list it once",
         ),
         (

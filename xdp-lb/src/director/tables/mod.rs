@@ -7,6 +7,7 @@
 mod arena;
 mod backend;
 mod indices;
+mod keys;
 mod room;
 mod slots;
 mod table;
@@ -19,7 +20,7 @@ use std::{
 };
 
 use xdp_lb_common::{
-    abi::{ServiceEntry, ServiceKey, TableRef},
+    abi::{ServiceEntry, TableRef},
     hash::HashKey,
 };
 
@@ -63,7 +64,7 @@ impl Tables {
             room: Room::new(sizes),
             tables: BTreeMap::new(),
         };
-        for &(key, id) in &found.keys {
+        for (key, id) in keys::found(found) {
             if id < sizes.services {
                 this.tables
                     .entry(id)
@@ -268,23 +269,15 @@ impl Tables {
         desired: &[DesiredService],
         ids: &[u32],
     ) -> Result<(), DataplaneError> {
-        let wanted: BTreeMap<ServiceKey, u32> = desired
+        let wanted = desired
             .iter()
             .zip(ids)
-            .flat_map(|(service, &id)| service.keys.iter().map(move |&key| (key, id)))
-            .collect();
-        let held: BTreeMap<ServiceKey, u32> = self
+            .flat_map(|(service, &id)| service.keys.iter().map(move |&key| (key, id)));
+        let held = self
             .tables
             .iter()
-            .flat_map(|(&id, table)| table.keys.iter().map(move |&key| (key, id)))
-            .collect();
-        let (wanted, held) = (with_vips(wanted), with_vips(held));
-        for key in held.keys().filter(|key| !wanted.contains_key(key)) {
-            maps.remove_key(key)?;
-        }
-        for (&key, &id) in wanted.iter().filter(|(key, id)| held.get(key) != Some(id)) {
-            maps.set_key(key, id)?;
-        }
+            .flat_map(|(&id, table)| table.keys.iter().map(move |&key| (key, id)));
+        keys::apply(maps, held.collect(), wanted.collect())?;
         for (service, id) in desired.iter().zip(ids) {
             if let Some(table) = self.tables.get_mut(id) {
                 table.keys.clone_from(&service.keys);
@@ -304,11 +297,4 @@ impl Tables {
         }
         Ok(())
     }
-}
-
-/// Adds the keys of the mere VIPs, by which packets without ports are known to be ours.
-fn with_vips(mut keys: BTreeMap<ServiceKey, u32>) -> BTreeMap<ServiceKey, u32> {
-    let vips: Vec<_> = keys.keys().map(|key| ServiceKey::of_vip(key.vip)).collect();
-    keys.extend(vips.into_iter().map(|key| (key, ServiceKey::VIP)));
-    keys
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use xdp_lb_common::{
-    abi::{ServiceEntry, ServiceKey, Slot, TableRef},
+    abi::{ServiceEntry, Slot, TableRef},
     hash::HashKey,
 };
 
@@ -17,7 +17,7 @@ use super::{
     slots::{Before, Inherited, inherit, unsettled},
 };
 use crate::{
-    director::{desired::DesiredService, error::ChangeError, maps::Maps},
+    director::{desired::DesiredService, error::ChangeError, keys::Key, maps::Maps},
     lookup::{self, Candidate, Scheduler},
 };
 
@@ -26,7 +26,7 @@ use crate::{
 pub(in crate::director) struct Table {
     id: u32,
     pub(in crate::director) name: String,
-    pub(super) keys: BTreeSet<ServiceKey>,
+    pub(super) keys: BTreeSet<Key>,
     pub(super) entry: ServiceEntry,
     /// What the table was built from; None where that is not known.
     inputs: Option<Inputs>,

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, collections::BTreeMap, net::IpAddr, time::Duration};
 
-use xdp_lb_common::abi::{BackendEntry, ServiceEntry, ServiceKey, Slot, TableRef};
+use xdp_lb_common::abi::{BackendEntry, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef};
 
 use crate::{
     dataplane::{DataplaneError, Found, Sizes},
@@ -19,6 +19,8 @@ pub(super) const SIZES: Sizes = Sizes {
 #[derive(Clone)]
 pub(super) struct Memory {
     pub(super) keys: BTreeMap<ServiceKey, u32>,
+    /// By prefix and length.
+    pub(super) prefixes: BTreeMap<(PrefixKey, u32), u32>,
     pub(super) services: Vec<ServiceEntry>,
     pub(super) slots: Vec<Slot>,
     pub(super) backends: Vec<BackendEntry>,
@@ -32,6 +34,7 @@ impl Memory {
     pub(super) fn new() -> Self {
         Self {
             keys: BTreeMap::new(),
+            prefixes: BTreeMap::new(),
             services: vec![ServiceEntry::default(); SIZES.services as usize],
             slots: vec![Slot::default(); SIZES.slots as usize],
             backends: vec![BackendEntry::default(); SIZES.backends as usize],
@@ -44,7 +47,8 @@ impl Memory {
     /// What a packet would see.
     fn wrote(&mut self) {
         self.writes += 1;
-        for &id in self.keys.values().filter(|&&id| id != ServiceKey::VIP) {
+        let ids = self.keys.values().chain(self.prefixes.values());
+        for &id in ids.filter(|&&id| id != ServiceKey::VIP) {
             for slot in self.slots(TableRef::unpack(self.service(id).table)) {
                 for index in [Some(slot.current), slot.moving_from()]
                     .into_iter()
@@ -63,9 +67,12 @@ impl Memory {
 
     pub(super) fn found(&self) -> Found {
         let keys = self.keys.iter().map(|(&key, &id)| (key, id)).collect();
+        let prefixes = self.prefixes.iter();
+        let prefixes = prefixes.map(|(&(key, length), &id)| (key, length, id));
         let backends = (1..).zip(self.backends[1..].iter().copied());
         Found {
             keys,
+            prefixes: prefixes.collect(),
             backends: backends.filter(|(_, entry)| entry.link != 0).collect(),
         }
     }
@@ -114,6 +121,18 @@ impl Maps for Memory {
 
     fn remove_key(&mut self, key: &ServiceKey) -> Result<(), DataplaneError> {
         self.keys.remove(key);
+        self.wrote();
+        Ok(())
+    }
+
+    fn set_prefix(&mut self, key: PrefixKey, length: u32, id: u32) -> Result<(), DataplaneError> {
+        self.prefixes.insert((key, length), id);
+        self.wrote();
+        Ok(())
+    }
+
+    fn remove_prefix(&mut self, key: PrefixKey, length: u32) -> Result<(), DataplaneError> {
+        self.prefixes.remove(&(key, length));
         self.wrote();
         Ok(())
     }

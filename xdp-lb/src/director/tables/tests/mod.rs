@@ -2,6 +2,8 @@
 //! them: every slot of every service leads to a backend of that service.
 
 mod memory;
+mod prefixes;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,14 +12,15 @@ use std::{
 };
 
 use proptest::prelude::*;
-use xdp_lb_common::abi::{BackendLink, NextHop, ServiceEntry, Slot};
+use xdp_lb_common::abi::{BackendLink, NextHop, ServiceEntry, ServiceKey, Slot};
 
 use self::memory::{Memory, SIZES};
 use super::*;
 use crate::{
     director::{
         desired::{DesiredBackend, Origin, mapped},
-        ways::{TunnelEnd, Way},
+        keys::Key,
+        ways::Way,
     },
     lookup::Scheduler,
 };
@@ -59,7 +62,7 @@ fn reachable(last: u8) -> (IpAddr, DesiredBackend) {
 fn service(name: &str, port: u16, backends: &[u8]) -> DesiredService {
     DesiredService {
         name: name.into(),
-        keys: BTreeSet::from([key(port)]),
+        keys: BTreeSet::from([Key::Address(key(port))]),
         flags: ServiceEntry::FLAG_TRACK,
         idle_timeout: GRACE,
         scheduler: Scheduler::Maglev,
@@ -360,57 +363,6 @@ fn another_affinity_unsettles_every_slot() {
     );
 }
 
-#[test]
-fn the_way_to_a_backend_is_in_its_entry() {
-    let mut world = World::new();
-    let mut service = service("web", 80, &[1]);
-    let way = service.backends.get_mut(&address(1)).unwrap().way.as_mut();
-    let way = way.unwrap();
-    way.tags = [0x8064, 20];
-    way.mtu = 1400;
-    way.tunnel = Some(TunnelEnd {
-        flag: NextHop::FLAG_GUE,
-        source: address(2),
-    });
-    world.apply(&[service]);
-    let (_, table) = world.tables.find("web").unwrap();
-    let entry = world.maps.backend(table.members[&address(1)]);
-    let flags = NextHop::FLAG_SERVING | NextHop::FLAG_GUE;
-    assert_eq!(NextHop::unpack(entry.next_hop).flags, flags);
-    let BackendLink { ifindex, mtu, .. } = BackendLink::unpack(entry.link);
-    assert_eq!((ifindex, mtu), (2, 1400));
-    assert_eq!((entry.outer_tag, entry.inner_tag), (0x8064, 20));
-    assert_eq!(entry.tunnel_source, mapped(address(2)));
-}
-
-#[test]
-fn another_way_moves_no_slot_and_is_written_for_all_backends_at_once() {
-    let mut world = World::new();
-    let mut desired = [service("web", 80, &[1, 2, 3]), service("dns", 53, &[1, 2])];
-    world.apply(&desired);
-    let slots = world.maps.slots.clone();
-    for backend in desired
-        .iter_mut()
-        .flat_map(|service| service.backends.values_mut())
-    {
-        backend.way.as_mut().unwrap().ifindex = 7;
-    }
-    let batches = world.maps.batches;
-    let report = world.apply(&desired);
-    assert_eq!(world.maps.batches, batches + 1);
-    assert!(report.values().all(|moved| moved.slots_moved == 0));
-    assert_eq!(world.maps.slots, slots);
-    let in_use = world
-        .maps
-        .backends
-        .iter()
-        .filter(|entry| entry.next_hop != 0);
-    let links: Vec<_> = in_use
-        .map(|entry| BackendLink::unpack(entry.link).ifindex)
-        .collect();
-    assert_eq!(links, [7; 5]);
-}
-
 /// A random change: which of two services has which backends, and how they are.
 fn change() -> impl Strategy<Value = (bool, Vec<(u8, u8)>, bool)> {
     let backends = prop::collection::vec((1u8..6, 0u8..4), 0..5);
@@ -444,7 +396,7 @@ proptest! {
             for service in &desired {
                 let candidates: BTreeSet<IpAddr> =
                     service.candidates().iter().map(|candidate| candidate.address).collect();
-                let key = *service.keys.first().unwrap();
+                let Some(Key::Address(key)) = service.keys.first().copied() else { panic!() };
                 let in_table: BTreeSet<IpAddr> = world.maps.shares(key).into_keys().collect();
                 prop_assert_eq!(in_table, candidates);
             }

@@ -1,0 +1,57 @@
+//! How many entries the maps have: fixed when they are made, from the config's `limits`.
+
+use xdp_lb_common::abi::map;
+
+use crate::config::Limits;
+
+/// Entries of each map of openings.
+pub(super) const OPENINGS: u32 = 65_536;
+
+/// Entries of the map of fragments.
+pub(super) const FRAGMENTS: u32 = 32_768;
+
+/// How much the maps hold, in entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Triples of VIP, protocol and port, and so services.
+    pub services: u32,
+    /// Backends; index 0 is one of them and never used.
+    pub backends: u32,
+    /// Slots in the arena.
+    pub slots: u32,
+    /// Remembered flows of each address family.
+    pub flows: u32,
+}
+
+impl From<&Limits> for Sizes {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            services: limits.services,
+            backends: limits.backends + 1,
+            slots: limits.slots.div_ceil(2) * 2,
+            flows: limits.flows,
+        }
+    }
+}
+
+impl Sizes {
+    /// The maps whose sizes depend on the limits or are fixed here, with their entries.
+    pub(super) const fn entries(self) -> [(&'static str, u32); 12] {
+        // Every VIP has a key of its own as well.
+        let keys = self.services.saturating_mul(2);
+        [
+            (map::SERVICES, keys),
+            (map::PREFIXES, keys),
+            (map::SERVICE_TABLE, self.services),
+            (map::SERVICE_COUNTERS, self.services),
+            (map::SLOTS, self.slots / 2),
+            (map::BACKENDS, self.backends),
+            (map::BACKEND_COUNTERS, self.backends),
+            (map::FLOWS_V4, self.flows),
+            (map::FLOWS_V6, self.flows),
+            (map::OPENINGS_V4, OPENINGS),
+            (map::OPENINGS_V6, OPENINGS),
+            (map::FRAGMENTS, FRAGMENTS),
+        ]
+    }
+}
