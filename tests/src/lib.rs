@@ -3,10 +3,12 @@
 pub mod datagram;
 pub mod decapper;
 pub mod expect;
+pub mod fuzz;
 pub mod icmp;
 pub mod lab;
 pub mod packet;
 pub mod plane;
 pub mod random;
+pub mod reference;
 mod runner;
 pub mod tunnel;

@@ -7,13 +7,15 @@
 //! sent: a packet in a tunnel, whose inner addresses and ports are those of the flow as they are. An
 //! error may be forged, so it makes no flow entry and renews none.
 
+use core::mem::size_of;
+
 use network_types::ip::{IpProto, Ipv4Hdr, Ipv6Hdr};
 use xdp_lb_common::{abi::FlowKey, counters::PassReason};
 
 use crate::{
-    frame::Frame,
+    frame::{Frame, Plain},
     maps::GUE_PORT,
-    network::FRAGMENT_OFFSET,
+    network::{self, FRAGMENT_OFFSET},
     outcome::Status,
     packet::{Family, Packet},
     transport::{self, UDP_HEADER},
@@ -41,20 +43,21 @@ pub(crate) fn read_v4(frame: &Frame, packet: &mut Packet, offset: usize) -> Stat
     const TIME_EXCEEDED: u8 = 11;
     const PARAMETER_PROBLEM: u8 = 12;
 
-    let [kind, ..]: [u8; HEADER] = frame.read(offset).ok_or(PassReason::Truncated)?;
+    let message = Message::of(frame, packet);
+    let [kind, ..]: [u8; HEADER] = message.read(offset).ok_or(PassReason::Truncated)?;
     if !matches!(kind, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM) {
         return Err(PassReason::OtherProtocol.into());
     }
     let to = packet.flow_v4.destination;
-    let quoted = quoted_v4(frame, offset + HEADER)?;
-    if let Some((inner, family)) = behind_tunnel(frame, quoted.flow.protocol, quoted.ports) {
-        return inner_flow(frame, packet, inner, family);
+    let quoted = quoted_v4(&message, offset + HEADER)?;
+    if let Some((inner, family)) = behind_tunnel(&message, quoted.flow.protocol, quoted.ports) {
+        return inner_flow(&message, packet, inner, family);
     }
     // An error goes to the one whose packet it is about.
     if !transport::is_known(quoted.flow.protocol) || quoted.flow.source != to {
         return Err(PassReason::OtherProtocol.into());
     }
-    packet.flow_v4 = reversed(with_ports(frame, quoted)?);
+    packet.flow_v4 = reversed(with_ports(&message, quoted)?);
     Ok(())
 }
 
@@ -63,20 +66,47 @@ pub(crate) fn read_v4(frame: &Frame, packet: &mut Packet, offset: usize) -> Stat
 pub(crate) fn read_v6(frame: &Frame, packet: &mut Packet, offset: usize) -> Status {
     const FIRST_THAT_INFORMS: u8 = 128;
 
-    let [kind, ..]: [u8; HEADER] = frame.read(offset).ok_or(PassReason::Truncated)?;
+    let message = Message::of(frame, packet);
+    let [kind, ..]: [u8; HEADER] = message.read(offset).ok_or(PassReason::Truncated)?;
     if kind >= FIRST_THAT_INFORMS {
         return Err(PassReason::OtherProtocol.into());
     }
     let to = packet.flow_v6.destination;
-    let quoted = quoted_v6(frame, offset + HEADER)?;
-    if let Some((inner, family)) = behind_tunnel(frame, quoted.flow.protocol, quoted.ports) {
-        return inner_flow(frame, packet, inner, family);
+    let quoted = quoted_v6(&message, offset + HEADER)?;
+    if let Some((inner, family)) = behind_tunnel(&message, quoted.flow.protocol, quoted.ports) {
+        return inner_flow(&message, packet, inner, family);
     }
     if !transport::is_known(quoted.flow.protocol) || quoted.flow.source != to {
         return Err(PassReason::OtherProtocol.into());
     }
-    packet.flow_v6 = reversed(with_ports(frame, quoted)?);
+    packet.flow_v6 = reversed(with_ports(&message, quoted)?);
     Ok(())
+}
+
+/// The packet that holds the message. What is behind it in the frame, such as padding, is not read.
+struct Message<'a> {
+    frame: &'a Frame,
+    /// Where the packet ends, from the start of the frame.
+    end: usize,
+}
+
+impl<'a> Message<'a> {
+    #[inline(always)]
+    fn of(frame: &'a Frame, packet: &Packet) -> Self {
+        Self {
+            frame,
+            end: packet.network() + packet.ip_length as usize,
+        }
+    }
+
+    /// The `T` at `offset`, as [`Frame::read`]; None where the packet ends before its end.
+    #[inline(always)]
+    fn read<T: Plain>(&self, offset: usize) -> Option<T> {
+        if offset + size_of::<T>() > self.end {
+            return None;
+        }
+        self.frame.read(offset)
+    }
 }
 
 /// A quoted packet: its flow but for the ports, and where they are.
@@ -86,8 +116,8 @@ struct Quoted<A> {
 }
 
 #[inline(always)]
-fn quoted_v4(frame: &Frame, start: usize) -> Result<Quoted<[u8; 4]>, PassReason> {
-    let ip: Ipv4Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
+fn quoted_v4(message: &Message, start: usize) -> Result<Quoted<[u8; 4]>, PassReason> {
+    let ip: Ipv4Hdr = message.read(start).ok_or(PassReason::Truncated)?;
     let length = usize::from(ip.vihl & 0x0f) * 4;
     if ip.vihl >> 4 != 4 || length < Ipv4Hdr::LEN {
         return Err(PassReason::Truncated);
@@ -110,8 +140,8 @@ fn quoted_v4(frame: &Frame, start: usize) -> Result<Quoted<[u8; 4]>, PassReason>
 }
 
 #[inline(always)]
-fn quoted_v6(frame: &Frame, start: usize) -> Result<Quoted<[u8; 16]>, PassReason> {
-    let ip: Ipv6Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
+fn quoted_v6(message: &Message, start: usize) -> Result<Quoted<[u8; 16]>, PassReason> {
+    let ip: Ipv6Hdr = message.read(start).ok_or(PassReason::Truncated)?;
     if ip.vcf[0] >> 4 != 6 {
         return Err(PassReason::Truncated);
     }
@@ -131,7 +161,7 @@ fn quoted_v6(frame: &Frame, start: usize) -> Result<Quoted<[u8; 16]>, PassReason
 /// Where the inner packet of a quoted tunnel packet begins, with its family; None where it is not one.
 /// `offset` is behind the outer IP header.
 #[inline(always)]
-fn behind_tunnel(frame: &Frame, protocol: u8, offset: usize) -> Option<(usize, Family)> {
+fn behind_tunnel(message: &Message, protocol: u8, offset: usize) -> Option<(usize, Family)> {
     if protocol == IpProto::Ipv4 as u8 {
         return Some((offset, Family::V4));
     }
@@ -141,12 +171,12 @@ fn behind_tunnel(frame: &Frame, protocol: u8, offset: usize) -> Option<(usize, F
     if protocol != IpProto::Udp as u8 {
         return None;
     }
-    let [_, _, port @ ..]: [u8; 4] = frame.read(offset)?;
+    let [_, _, port @ ..]: [u8; 4] = message.read(offset)?;
     if port != GUE_PORT.load() {
         return None;
     }
     let inner = offset + UDP_HEADER;
-    let [first]: [u8; 1] = frame.read(inner)?;
+    let [first]: [u8; 1] = message.read(inner)?;
     match first >> 4 {
         4 => Some((inner, Family::V4)),
         6 => Some((inner, Family::V6)),
@@ -156,26 +186,32 @@ fn behind_tunnel(frame: &Frame, protocol: u8, offset: usize) -> Option<(usize, F
 
 /// Notes the flow of a packet that this director has sent.
 #[inline(always)]
-fn inner_flow(frame: &Frame, packet: &mut Packet, start: usize, family: Family) -> Status {
+fn inner_flow(message: &Message, packet: &mut Packet, start: usize, family: Family) -> Status {
     packet.flow_family = family;
     match family {
-        Family::V4 => packet.flow_v4 = of_service(frame, quoted_v4(frame, start)?)?,
-        Family::V6 => packet.flow_v6 = of_service(frame, quoted_v6(frame, start)?)?,
+        Family::V4 => packet.flow_v4 = of_service(message, quoted_v4(message, start)?)?,
+        Family::V6 => {
+            let flow = of_service(message, quoted_v6(message, start)?)?;
+            if network::is_mapped(&flow.destination) {
+                return Err(PassReason::NoService.into());
+            }
+            packet.flow_v6 = flow;
+        }
     }
     Ok(())
 }
 
 #[inline(always)]
-fn of_service<A>(frame: &Frame, quoted: Quoted<A>) -> Result<FlowKey<A>, PassReason> {
+fn of_service<A>(message: &Message, quoted: Quoted<A>) -> Result<FlowKey<A>, PassReason> {
     if !transport::is_known(quoted.flow.protocol) {
         return Err(PassReason::OtherProtocol);
     }
-    with_ports(frame, quoted)
+    with_ports(message, quoted)
 }
 
 #[inline(always)]
-fn with_ports<A>(frame: &Frame, quoted: Quoted<A>) -> Result<FlowKey<A>, PassReason> {
-    let [a, b, c, d]: [u8; 4] = frame.read(quoted.ports).ok_or(PassReason::Truncated)?;
+fn with_ports<A>(message: &Message, quoted: Quoted<A>) -> Result<FlowKey<A>, PassReason> {
+    let [a, b, c, d]: [u8; 4] = message.read(quoted.ports).ok_or(PassReason::Truncated)?;
     Ok(FlowKey {
         source_port_be: [a, b],
         destination_port_be: [c, d],

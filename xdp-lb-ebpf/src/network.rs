@@ -91,8 +91,7 @@ pub(crate) fn ipv6(frame: &Frame, packet: &mut Packet) -> Status {
     if ip.vcf[0] >> 4 != 6 || payload_length > left(packet, start + Ipv6Hdr::LEN) {
         return Err(PassReason::Truncated.into());
     }
-    // IPv4-mapped addresses stand for IPv4 ones in the maps; on the wire they mean nothing.
-    if matches!(ip.dst_addr, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..]) {
+    if is_mapped(&ip.dst_addr) {
         return Err(PassReason::NoService.into());
     }
     packet.family = Family::V6;
@@ -124,6 +123,13 @@ pub(crate) fn ipv6(frame: &Frame, packet: &mut Packet) -> Status {
     Ok(())
 }
 
+/// True for IPv4-mapped addresses: they stand for IPv4 ones in the maps, and on the wire they mean
+/// nothing.
+#[inline(always)]
+pub(crate) fn is_mapped(address: &[u8; 16]) -> bool {
+    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+}
+
 /// Bytes of the frame from `offset` on, where at least that many have been read.
 #[inline(always)]
 fn left(packet: &Packet, offset: usize) -> usize {
@@ -145,6 +151,8 @@ fn skip_extensions(
     const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
+    /// Bytes (RFC 8200, section 4; RFC 4302 has the same for IPv6).
+    const SHORTEST_EXTENSION: usize = 8;
 
     let mut protocol = first;
     let mut skipped = 0;
@@ -161,6 +169,10 @@ fn skip_extensions(
         }
         if skipped > EXTENSION_BYTES {
             return Err(PassReason::TooManyHeaders.into());
+        }
+        // None is shorter. What is behind the packet in the frame is not read.
+        if skipped + SHORTEST_EXTENSION > length {
+            return Err(PassReason::Truncated.into());
         }
         let header: [u8; 4] = frame.read(start + skipped).ok_or(PassReason::Truncated)?;
         let [next, size, high, low] = header;

@@ -42,12 +42,19 @@ fn tcp(frame: &Frame, offset: usize, length: usize) -> Result<Segment, DropReaso
     })
 }
 
-/// Reads the UDP header at `offset`, of a datagram of `length` bytes.
+/// Reads the UDP header at `offset`, of a datagram of which the packet has `length` bytes. A first
+/// fragment states the length of the whole datagram.
 #[inline(always)]
-fn udp(frame: &Frame, offset: usize, length: usize) -> Result<Segment, DropReason> {
+fn udp(
+    frame: &Frame,
+    offset: usize,
+    length: usize,
+    fragment: Fragment,
+) -> Result<Segment, DropReason> {
     let header: [u8; UDP_HEADER] = frame.read(offset).ok_or(DropReason::BadUdpHeader)?;
     let stated = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    if stated < UDP_HEADER || stated > length {
+    let is_cut = fragment != Fragment::First && stated > length;
+    if length < UDP_HEADER || stated < UDP_HEADER || is_cut {
         return Err(DropReason::BadUdpHeader);
     }
     Ok(Segment::Continues)
@@ -68,11 +75,5 @@ pub(crate) fn segment(frame: &Frame, packet: &Packet, protocol: u8) -> Result<Se
     if protocol != IpProto::Udp as u8 {
         return tcp(frame, packet.transport(), length);
     }
-    // A first fragment states the length of the whole datagram.
-    let length = if packet.fragment == Fragment::First {
-        usize::MAX
-    } else {
-        length
-    };
-    udp(frame, packet.transport(), length)
+    udp(frame, packet.transport(), length, packet.fragment)
 }

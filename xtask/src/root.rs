@@ -55,6 +55,8 @@ fn inherited() -> Result<Vec<(&'static str, OsString)>> {
         "RUST_BACKTRACE",
         "RUST_LOG",
         "NO_COLOR",
+        "XDP_LB_FUZZ_PACKETS",
+        "XDP_LB_FUZZ_SEED",
         "CARGO",
         "CARGO_TARGET_DIR",
         "RUSTUP_HOME",

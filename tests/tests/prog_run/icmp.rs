@@ -109,6 +109,14 @@ pub(crate) fn cases() -> Vec<Case> {
             too_big(&reply().with_ihl(4)),
         ),
         truncated("a quote that ends within the ports", Frame::new(cut_short)),
+        truncated(
+            "a quote that ends within the ports, with padding behind it",
+            too_big(&reply()).with_total_length(20 + 8 + 20 + 3),
+        ),
+        truncated(
+            "an error that ends within its own header, with padding behind it",
+            too_big(&reply()).with_total_length(20 + 7),
+        ),
         truncated("nothing quoted", icmp_error(3, 4, &reply(), 0)),
     ]
 }

@@ -127,6 +127,16 @@ pub(crate) fn cases() -> Vec<Case> {
             "a payload that ends within an extension header",
             tcp6(SYN).extension(DESTINATION, 0).with_payload_length(7),
         ),
+        pass(
+            PassReason::Truncated,
+            "a fragment header in the padding behind the payload",
+            tcp6(SYN).fragment(8, false).with_payload_length(0),
+        ),
+        pass(
+            PassReason::Truncated,
+            "a payload that ends within the fragment header",
+            tcp6(SYN).fragment(8, false).with_payload_length(7),
+        ),
         on_v6(
             "a payload that ends within the TCP header",
             tcp6(SYN).with_payload_length(19),

@@ -25,6 +25,7 @@ mod udp;
 mod vlan;
 
 use xdp_lb_common::counters::{Counter, Kind};
+use xdp_lb_tests::fuzz;
 
 /// A table of cases, and what it is about.
 type Table = (&'static str, Vec<case::Case>);
@@ -96,4 +97,10 @@ fn the_table_of_cases_is_up_to_date() {
         written == text,
         "docs/cases.md is not up to date; set {WRITE}=1 to write it"
     );
+}
+
+/// Few, since other kernels run these tests under emulation; `tests/fuzz.rs` has the million.
+#[test]
+fn some_random_packets_fare_as_in_the_reference() {
+    fuzz::run(2000, None);
 }

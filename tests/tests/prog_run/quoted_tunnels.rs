@@ -6,7 +6,7 @@ use xdp_lb_tests::{
     datagram::{WEB6, udp6},
     expect::{Expected, forwarded_to, passed},
     icmp::{icmp_error, icmp6_error},
-    packet::{ETHERNET, Frame, tcp, udp_to},
+    packet::{ETHERNET, Frame, ipv6_syn, tcp, udp_to},
     plane::{A, GUE_PORT, Plane},
     tunnel::{Tunnel, gue, ipip},
 };
@@ -112,6 +112,11 @@ pub(crate) fn cases() -> Vec<Case> {
         row(
             "an inner packet for no service",
             quoted(&around(ipip4, &stranger), 60),
+            passed(PassReason::NoService),
+        ),
+        row(
+            "an inner IPv6 packet to the VIP as an IPv4-mapped address",
+            quoted(&around(ipip4, &ipv6_syn()), 64),
             passed(PassReason::NoService),
         ),
         row(

@@ -4,8 +4,9 @@ use xdp_lb_common::counters::{DropReason, Event, PassReason};
 use xdp_lb_tests::{
     datagram::{WEB6, udp_stating, udp6},
     expect::{Expected, dropped, forwarded_to, passed},
-    packet::{Frame, tcp, udp_to},
+    packet::{ETHERNET, Frame, tcp, udp_to},
     plane::{A, B, moving, on_plane, settled},
+    tunnel::with_bytes,
 };
 
 use crate::case::{Case, case, check};
@@ -33,6 +34,14 @@ pub(crate) fn cases() -> Vec<Case> {
         bad(
             "a length one beyond the packet",
             udp_stating(DNS, 12, b"abc"),
+        ),
+        bad(
+            "a first fragment that ends within the header, with padding behind it",
+            with_bytes(
+                with_bytes(udp_stating(DNS, 100, b"abc"), ETHERNET + 6, &[0x20]),
+                ETHERNET + 3,
+                &[24],
+            ),
         ),
         on_dns(
             "TCP to the UDP service",

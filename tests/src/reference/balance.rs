@@ -1,0 +1,250 @@
+//! Who gets a packet: the table in ARCHITECTURE.md ("Who gets a packet").
+
+use std::net::SocketAddr;
+
+use xdp_lb::timing;
+use xdp_lb_common::{
+    counters::{DropReason, Event, PassReason},
+    hash::{Affinity, reduce},
+};
+
+use super::{
+    Stop,
+    packet::{Packet, Part, UDP, u16_at},
+    state::{Entry, Flow, Reference, Service, Slot},
+};
+
+/// What a packet means to its connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A SYN.
+    Opens,
+    /// A FIN or RST.
+    Ends,
+    /// Any other.
+    Continues,
+    /// An ICMP error about one.
+    Quotes,
+}
+
+impl Reference {
+    /// Flow, service and backend of a packet that is whole or a first fragment.
+    pub(super) fn choose(
+        &mut self,
+        packet: &Packet,
+        events: &mut Vec<Event>,
+    ) -> Result<(Flow, u32, u16), Stop> {
+        let quoted = self.quoted_flow(packet)?;
+        let flow = match quoted {
+            Some(flow) => flow,
+            None => own_flow(packet)?,
+        };
+        let id = self
+            .service_of(flow.destination, flow.protocol)
+            .ok_or(PassReason::NoService)?;
+        let role = match (quoted, packet.part) {
+            (Some(_), Part::Whole) => Role::Quotes,
+            (Some(_), _) => return Err(DropReason::FirstFragment.into()),
+            (None, _) => role(packet)?,
+        };
+        let service = self.services[&id].clone();
+        let backend = self.balance(&flow, role, &service, events)?;
+        if let Part::First { id: packet_id } = packet.part {
+            self.remember_first(&flow, packet_id, id, backend);
+        }
+        if role == Role::Quotes {
+            events.push(Event::IcmpError);
+        }
+        Ok((flow, id, backend))
+    }
+
+    fn balance(
+        &mut self,
+        flow: &Flow,
+        role: Role,
+        service: &Service,
+        events: &mut Vec<Event>,
+    ) -> Result<u16, Stop> {
+        if service.tracks
+            && role != Role::Opens
+            && let Some(backend) = self.continued(flow, role, service, events)
+        {
+            return Ok(backend);
+        }
+        let slot = self.slot(flow, service).ok_or(PassReason::NoBackend)?;
+        let backend = match (service.tracks, role) {
+            (false, _) => self.serving(slot.current()),
+            (true, Role::Opens) => self.open(flow, slot, service, events),
+            (true, _) => self.join(flow, role, slot, events),
+        };
+        Ok(backend.ok_or(DropReason::BackendGone)?)
+    }
+
+    fn slot(&self, flow: &Flow, service: &Service) -> Option<Slot> {
+        let affinity = if service.by_source {
+            Affinity::Source
+        } else {
+            Affinity::Flow
+        };
+        let size = u32::try_from(service.table.len()).expect("a table of sensible size");
+        let index = reduce(flow.hash(self.hash_key, affinity), size);
+        service.table.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// Where a flow's entry says that it goes. The packet renews it, unless it may be forged.
+    fn continued(
+        &mut self,
+        flow: &Flow,
+        role: Role,
+        service: &Service,
+        events: &mut Vec<Event>,
+    ) -> Option<u16> {
+        let entry = self.flows.get_mut(flow)?;
+        if is_over(entry, service) {
+            if role != Role::Quotes {
+                events.push(Event::FlowExpired);
+            }
+            return None;
+        }
+        if role != Role::Quotes {
+            entry.silent = Default::default();
+        }
+        entry.closing |= role == Role::Ends;
+        let backend = entry.backend;
+        self.still_serving(backend)
+    }
+
+    /// Who gets a SYN.
+    fn open(
+        &mut self,
+        flow: &Flow,
+        slot: Slot,
+        service: &Service,
+        events: &mut Vec<Event>,
+    ) -> Option<u16> {
+        if matches!(slot, Slot::Settled(_)) {
+            return self.serving(slot.current());
+        }
+        if let Some(entry) = self.flows.get(flow).copied() {
+            if entry.closing || is_over(&entry, service) {
+                // The connection before has ended, and this is another one.
+                events.push(Event::FlowReopened);
+                self.flows.remove(flow);
+                self.openings.remove(flow);
+            } else if let Some(backend) = self.still_serving(entry.backend) {
+                return Some(backend);
+            }
+        }
+        let Slot::Moving { to, .. } = slot else {
+            return self.serving(slot.current());
+        };
+        if let Some(backend) = self.opened(flow) {
+            return Some(backend);
+        }
+        let backend = self.serving(to)?;
+        self.openings.insert(*flow, self.entry(backend));
+        events.push(Event::OpeningCreated);
+        Some(backend)
+    }
+
+    /// Who gets a packet that is not a SYN and has no entry; it makes one, if it is worth it.
+    fn join(
+        &mut self,
+        flow: &Flow,
+        role: Role,
+        slot: Slot,
+        events: &mut Vec<Event>,
+    ) -> Option<u16> {
+        let backend = self.of_older(flow, role, slot, events);
+        let backend = backend.or_else(|| self.serving(slot.current()))?;
+        if role == Role::Continues {
+            self.flows.insert(*flow, self.entry(backend));
+            events.push(Event::FlowCreated);
+        }
+        Some(backend)
+    }
+
+    /// On a slot that is moving: the backend of the connection's opening, else the one before.
+    fn of_older(
+        &self,
+        flow: &Flow,
+        role: Role,
+        slot: Slot,
+        events: &mut Vec<Event>,
+    ) -> Option<u16> {
+        let Slot::Moving { from, .. } = slot else {
+            return None;
+        };
+        if let Some(backend) = self.opened(flow) {
+            return Some(backend);
+        }
+        let backend = self.serving(from)?;
+        if role != Role::Quotes {
+            events.push(Event::FlowFollowedPrevious);
+        }
+        Some(backend)
+    }
+
+    /// The backend that got the connection's SYN.
+    fn opened(&self, flow: &Flow) -> Option<u16> {
+        let entry = self.openings.get(flow)?;
+        if entry.silent > timing::OPENING {
+            return None;
+        }
+        self.still_serving(entry.backend)
+    }
+
+    fn entry(&self, backend: u16) -> Entry {
+        Entry {
+            backend: self.known(backend),
+            silent: Default::default(),
+            closing: false,
+        }
+    }
+}
+
+fn is_over(entry: &Entry, service: &Service) -> bool {
+    entry.silent > service.idle || (entry.closing && entry.silent > timing::CLOSING)
+}
+
+/// The flow of a packet that has ports.
+fn own_flow(packet: &Packet) -> Result<Flow, PassReason> {
+    let port = |at| u16_at(packet.payload, at).ok_or(PassReason::Truncated);
+    Ok(Flow {
+        source: SocketAddr::new(packet.source, port(0)?),
+        destination: SocketAddr::new(packet.destination, port(2)?),
+        protocol: packet.protocol,
+    })
+}
+
+/// What the transport header says, if it is sound.
+fn role(packet: &Packet) -> Result<Role, DropReason> {
+    let segment = packet.payload;
+    if packet.protocol == UDP {
+        let bad = DropReason::BadUdpHeader;
+        if segment.len() < 8 {
+            return Err(bad);
+        }
+        let stated = usize::from(u16_at(segment, 4).ok_or(bad)?);
+        // The datagram goes on behind a first fragment.
+        let cut = matches!(packet.part, Part::First { .. });
+        let fits = stated >= 8 && (cut || stated <= segment.len());
+        return if fits { Ok(Role::Continues) } else { Err(bad) };
+    }
+    let bad = DropReason::BadTcpHeader;
+    if segment.len() < 20 {
+        return Err(bad);
+    }
+    let header = usize::from(segment[12] >> 4) * 4;
+    if header < 20 || header > segment.len() {
+        return Err(bad);
+    }
+    let [fin, syn, rst, ack] = [0x01, 0x02, 0x04, 0x10].map(|bit| segment[13] & bit != 0);
+    Ok(if syn && !ack && !rst {
+        Role::Opens
+    } else if fin || rst {
+        Role::Ends
+    } else {
+        Role::Continues
+    })
+}
