@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use xdp_lb_tests::lab::{Rig, SOON};
 use xtask::{
     lab::{Lab, LabConfig, wait_for},
-    test::libtest::SKIPPED,
+    test::libtest::UNSUPPORTED,
 };
 
 /// A service with these backends.
@@ -116,7 +116,7 @@ fn a_backend_on_a_vlan_is_reached_by_the_interface_below() -> Result<()> {
         let host = lab.host(name);
         if let Err(error) = host.ip(&add) {
             if error.to_string().contains("Unknown device type") {
-                println!("{SKIPPED}this kernel has no VLANs");
+                println!("{UNSUPPORTED}it has no VLAN devices");
                 return Ok(());
             }
             return Err(error);

@@ -39,15 +39,6 @@ pub enum RuleError {
         /// The address without its length.
         address: IpAddr,
     },
-    /// An IPv6 prefix is so short that IPv4 addresses in their IPv6 form are in it.
-    #[error(
-        "{prefix} holds the IPv4 addresses as well, in their IPv6 form; write 2000::/3, which is \
-         every address in use"
-    )]
-    HoldsMapped {
-        /// The prefix as it is written.
-        prefix: Vip,
-    },
     /// An IPv4 prefix is written as an IPv6 prefix.
     #[error("{prefix} is an IPv4 prefix in its IPv6 form; write {plain}")]
     MappedPrefix {

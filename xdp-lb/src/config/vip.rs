@@ -77,14 +77,10 @@ impl Vip {
         let address = match self.address {
             // Not addresses that are special, but room around them.
             IpAddr::V4(v4) if length < 8 && v4.is_unspecified() => return Ok(()),
+            IpAddr::V6(v6) if length < 8 && v6.is_unspecified() => return Ok(()),
             IpAddr::V4(_) => return check_address(self.address, "vip"),
             IpAddr::V6(address) => address,
         };
-        // The maps hold IPv4 addresses in this form.
-        let mapped = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
-        if length < 96 && masked(mapped.into(), length) == self.address {
-            return Err(RuleError::HoldsMapped { prefix: self });
-        }
         match address.to_ipv4_mapped() {
             Some(plain) if length < 128 => Err(RuleError::MappedPrefix {
                 prefix: self,
@@ -157,6 +153,7 @@ mod tests {
             ("0.0.0.0/0", Some(0)),
             ("128.0.0.0/1", Some(1)),
             ("2000::/3", Some(3)),
+            ("::/0", Some(0)),
             ("2001:db8:1::/48", Some(48)),
             ("2001:db8:1::2/127", Some(127)),
         ] {
@@ -189,11 +186,6 @@ mod tests {
             ("10.0.0.0/", "is not a prefix"),
             ("10.0.0/8", "is not a prefix"),
             ("2001:db8::/129", "is not a prefix"),
-            (
-                "::/0",
-                "::/0 holds the IPv4 addresses as well, in their IPv6 form; write 2000::/3, which is every address in use",
-            ),
-            ("::/80", "holds the IPv4 addresses"),
             (
                 "::ffff:10.0.0.0/104",
                 "::ffff:10.0.0.0/104 is an IPv4 prefix in its IPv6 form; write 10.0.0.0/8",

@@ -9,6 +9,10 @@ use std::ops::AddAssign;
 /// What a test prints, at the start of a line, when it cannot run here; the reason follows.
 pub const SKIPPED: &str = "SKIPPED: ";
 
+/// What a test prints, at the start of a line, when this kernel lacks what it is about and nothing that
+/// could be installed would change that; the reason follows.
+pub const UNSUPPORTED: &str = "UNSUPPORTED: ";
+
 /// How tests ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -18,6 +22,8 @@ pub struct Totals {
     pub failed: Vec<String>,
     /// Names and reasons of those that could not run here.
     pub skipped: Vec<(String, String)>,
+    /// Names and reasons of those that this kernel cannot run.
+    pub unsupported: Vec<(String, String)>,
     /// Marked `#[ignore]`.
     pub ignored: usize,
 }
@@ -27,6 +33,7 @@ impl AddAssign for Totals {
         self.passed += other.passed;
         self.failed.extend(other.failed);
         self.skipped.extend(other.skipped);
+        self.unsupported.extend(other.unsupported);
         self.ignored += other.ignored;
     }
 }
@@ -37,6 +44,13 @@ impl fmt::Display for Totals {
         write!(f, "{} passed, {} failed", self.passed, self.failed.len())?;
         if !self.skipped.is_empty() {
             write!(f, ", {} skipped", self.skipped.len())?;
+        }
+        if !self.unsupported.is_empty() {
+            write!(
+                f,
+                ", {} not possible on this kernel",
+                self.unsupported.len()
+            )?;
         }
         Ok(())
     }
@@ -100,21 +114,19 @@ impl Reader {
                 .strip_suffix(" stdout ----")?
                 .clone_into(&mut self.test);
         }
-        let reason = line.strip_prefix(SKIPPED)?;
+        let (list, reason) = match line.strip_prefix(SKIPPED) {
+            Some(reason) => (&mut self.totals.skipped, reason),
+            None => (
+                &mut self.totals.unsupported,
+                line.strip_prefix(UNSUPPORTED)?,
+            ),
+        };
         // A test skips once, whatever it prints.
-        if self
-            .totals
-            .skipped
-            .last()
-            .is_some_and(|(test, _)| *test == self.test)
-            && self.skips > 0
-        {
+        if self.skips > 0 && list.last().is_some_and(|(test, _)| *test == self.test) {
             return None;
         }
         self.skips += 1;
-        self.totals
-            .skipped
-            .push((self.test.clone(), reason.to_owned()));
+        list.push((self.test.clone(), reason.to_owned()));
         Some(format!("skipped {}: {reason}", self.test))
     }
 
@@ -198,6 +210,7 @@ test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
             passed: 13,
             failed: vec!["c".to_owned()],
             skipped,
+            unsupported: Vec::new(),
             ignored: 1,
         };
         assert_eq!(totals, expected);
@@ -231,5 +244,30 @@ test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
             .to_string(),
             "3 passed, 0 failed"
         );
+    }
+
+    #[test]
+    fn what_a_kernel_lacks_is_told_apart_from_what_is_missing() {
+        let output = "
+running 2 tests
+test a ... ok
+test b ... ok
+
+successes:
+
+---- a stdout ----
+UNSUPPORTED: it has no bridges
+
+---- b stdout ----
+SKIPPED: not root
+
+test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+";
+        let (totals, _) = read(output);
+        let list = |test: &str, reason: &str| vec![(test.to_owned(), reason.to_owned())];
+        assert_eq!(totals.unsupported, list("a", "it has no bridges"));
+        assert_eq!(totals.skipped, list("b", "not root"));
+        let line = "0 passed, 0 failed, 1 skipped, 1 not possible on this kernel";
+        assert_eq!(totals.to_string(), line);
     }
 }

@@ -85,13 +85,17 @@ fn report(totals: &Totals, options: &Options) -> bool {
     for (test, reason) in &totals.skipped {
         println!("skipped: {test}: {reason}");
     }
+    for (test, reason) in &totals.unsupported {
+        println!("not possible on this kernel: {test}: {reason}");
+    }
     for test in &totals.failed {
         println!("failed: {test}; repeat it with: cargo xtask test '{test}'");
     }
     if totals.ignored > 0 {
         println!("{} ignored: marked as not to be run", totals.ignored);
     }
-    let none = totals.passed + totals.failed.len() + totals.skipped.len() == 0;
+    let none =
+        totals.passed + totals.failed.len() + totals.skipped.len() + totals.unsupported.len() == 0;
     if none {
         println!(
             "no test was run; is {:?} part of a test's name?",

@@ -188,19 +188,20 @@ fn judge(mut totals: Totals, end: &End, machine: &Machine<'_>) -> Totals {
 }
 
 fn ran(totals: &Totals) -> usize {
-    totals.passed + totals.failed.len() + totals.skipped.len()
+    totals.passed + totals.failed.len() + totals.skipped.len() + totals.unsupported.len()
 }
 
 /// Puts the kernel's name in front of the tests' names.
 fn named(totals: Totals, kernel: &str) -> Totals {
     let name = |test: String| format!("kernel {kernel}: {test}");
+    let with_reasons = |tests: Vec<(String, String)>| {
+        let named = tests.into_iter().map(|(test, reason)| (name(test), reason));
+        named.collect()
+    };
     Totals {
         failed: totals.failed.into_iter().map(name).collect(),
-        skipped: totals
-            .skipped
-            .into_iter()
-            .map(|(test, reason)| (name(test), reason))
-            .collect(),
+        skipped: with_reasons(totals.skipped),
+        unsupported: with_reasons(totals.unsupported),
         ..totals
     }
 }
@@ -210,6 +211,9 @@ fn report(totals: &Totals, options: &Options) -> bool {
     test::heading("totals");
     for (test, reason) in &totals.skipped {
         println!("skipped: {test}: {reason}");
+    }
+    for (test, reason) in &totals.unsupported {
+        println!("not possible on this kernel: {test}: {reason}");
     }
     for failure in &totals.failed {
         println!("failed: {failure}");
@@ -270,6 +274,7 @@ mod tests {
             passed: 3,
             failed: vec!["a".to_owned()],
             skipped: vec![("b".to_owned(), "why".to_owned())],
+            unsupported: Vec::new(),
             ignored: 1,
         };
         let named = named(totals, "6.1");

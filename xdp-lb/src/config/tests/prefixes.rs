@@ -53,9 +53,9 @@ fn a_prefix_that_is_everything_needs_ports() {
              director itself included; name ports, or longer prefixes",
         ),
         (
-            file(&[of("a", "\"::/0\"", "80")]),
-            "3:21 services[0].vip: ::/0 holds the IPv4 addresses as well, in their IPv6 form; write \
-             2000::/3, which is every address in use",
+            file(&[of("a", "\"::/0\"", "0")]),
+            "3:50 services[0].port: every port of ::/0 is every tcp packet, those for the director \
+             itself included; name ports, or longer prefixes",
         ),
     ]);
 }
