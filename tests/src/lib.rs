@@ -1,5 +1,6 @@
 //! Helpers shared by the integration tests.
 
+pub mod balance;
 pub mod datagram;
 pub mod decapper;
 pub mod expect;
