@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 use xtask::lab::Lab;
 
-/// Requests a VIP; with fewer, a backend might be left out by chance.
-const REQUESTS: usize = 60;
-const QUESTIONS: usize = 32;
+/// Requests for each VIP; with fewer, a backend might be left out by chance.
+pub const REQUESTS: usize = 60;
+/// Questions to each VIP.
+pub const QUESTIONS: usize = 32;
 
 /// The client's own address, of the family of `vip`, which backends must see.
 fn client(lab: &Lab, vip: IpAddr) -> IpAddr {

@@ -7,6 +7,7 @@ pub mod expect;
 pub mod fuzz;
 pub mod icmp;
 pub mod lab;
+pub mod modes;
 pub mod packet;
 pub mod plane;
 pub mod random;

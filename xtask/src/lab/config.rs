@@ -18,6 +18,30 @@ pub enum Farm {
     Routed,
 }
 
+/// How packets get to the backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Forwarding {
+    /// With other MAC addresses.
+    #[default]
+    L2,
+    /// In another IP packet.
+    Ipip,
+    /// In a UDP packet.
+    Gue,
+}
+
+impl Forwarding {
+    /// As the daemon's config has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::L2 => "l2",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+        }
+    }
+}
+
 /// What a lab consists of.
 #[derive(Clone, Debug)]
 pub struct LabConfig {

@@ -39,6 +39,7 @@ mod wire;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -47,7 +48,7 @@ use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 pub use client::{Client, Load, Response};
-pub use config::{Farm, LabConfig};
+pub use config::{Farm, Forwarding, LabConfig};
 pub use director::Director;
 pub use dns::DnsServer;
 pub use download::{Download, Downloads, End};
@@ -212,8 +213,27 @@ impl Lab {
         Director::start(host, self.dir(), program, config)
     }
 
+    /// Has every backend take packets from the directors out of tunnels: `program` is the daemon's.
+    pub fn decapsulate(&self, program: &Path) -> Result<()> {
+        let directors = || {
+            self.hosts
+                .iter()
+                .filter(|host| host.name().starts_with("director"))
+        };
+        for backend in self.backends() {
+            let mut command = Command::new(program);
+            command.args(["decap", "--interface", "eth0"]);
+            for interface in directors().flat_map(|it| it.interfaces()) {
+                command.args(["--from", &interface.v4.to_string()]);
+                command.args(["--from", &interface.v6.to_string()]);
+            }
+            backend.namespace().check(&mut command)?;
+        }
+        Ok(())
+    }
+
     /// A config for the daemon: the service `web` on the IPv4 VIPs, with every backend.
-    pub fn director_config(&self) -> String {
+    pub fn director_config(&self, forwarding: Forwarding) -> String {
         let interfaces: Vec<&str> = self
             .host("director")
             .interfaces()
@@ -230,8 +250,9 @@ impl Lab {
             .collect();
         let _ = writeln!(
             yaml,
-            "    vip: [{}]\n    protocol: tcp\n    port: 80",
-            vips.join(", ")
+            "    vip: [{}]\n    protocol: tcp\n    port: 80\n    forwarding: {}",
+            vips.join(", "),
+            forwarding.word()
         );
         yaml += "    backends:\n";
         for backend in self.backends() {
