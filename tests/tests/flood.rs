@@ -79,9 +79,11 @@ fn a_syn_flood_breaks_no_connection_and_is_not_remembered() -> Result<()> {
     let forwarded = rig.counter("forwarded")?;
 
     let count = syns()?;
-    let gateway = rig.lab.host("router").mac("eth0")?;
+    // What comes after the router, which is not what is tested.
+    let router = (rig.lab.host("router"), "eth1");
+    let gateway = rig.lab.host("director").mac("eth0")?;
     let to = SocketAddrV4::new(rig.lab.vip(), 80);
-    let flood = Flood::start(rig.lab.host("client"), &gateway, to, count)?;
+    let flood = Flood::start(router, &gateway, to, count)?;
     while !flood.is_over() {
         wait_until_all_go_on(&downloads)?;
         let now = remembered(&rig)?.len();

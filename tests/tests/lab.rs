@@ -292,10 +292,13 @@ fn a_flood_sends_as_many_syns_as_it_is_told() -> Result<()> {
     let lab = lab(1);
     let (client, backend) = (lab.host("client"), lab.host("backend1"));
     let gateway = lab.host("router").mac("eth0")?;
-    // The router keeps only few packets while it asks for an address.
+    // The router keeps only few packets while it asks for an address, and it would have something to
+    // say about answers.
     assert!(client.pings(backend.v4())?);
+    backend.ip(&["route", "add", "blackhole", "198.18.0.0/15"])?;
     let mut arrived = Tally::start(backend, "eth0", &backend.mac("eth0")?, backend.v4())?;
-    Flood::start(client, &gateway, SocketAddrV4::new(backend.v4(), 80), 100)?.wait()?;
+    let to = SocketAddrV4::new(backend.v4(), 80);
+    Flood::start((client, "eth0"), &gateway, to, 100)?.wait()?;
     wait_for("all SYNs to arrive", SOON, || {
         Ok((arrived.frames()? == 100).then_some(()))
     })

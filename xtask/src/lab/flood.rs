@@ -31,11 +31,16 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Sends `count` SYNs to `to` from random addresses and ports, by the interface `eth0` of `host`,
-    /// to the MAC address `gateway` (as `ip` prints it).
-    pub fn start(host: &Arc<Host>, gateway: &str, to: SocketAddrV4, count: u64) -> Result<Self> {
-        let template = syn(&host.mac("eth0")?, gateway, to)?;
-        let socket = packet_socket::open(host, "eth0", Receives::Nothing)?;
+    /// Sends `count` SYNs to `to` from random addresses and ports, by an interface of `host`, to the
+    /// MAC address `gateway` (as `ip` prints it).
+    pub fn start(
+        (host, interface): (&Arc<Host>, &str),
+        gateway: &str,
+        to: SocketAddrV4,
+        count: u64,
+    ) -> Result<Self> {
+        let template = syn(&host.mac(interface)?, gateway, to)?;
+        let socket = packet_socket::open(host, interface, Receives::Nothing)?;
         let (level, name) = (libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS);
         packet_socket::set_option(&socket, level, name, &1i32)
             .context("cannot go past the queue")?;
