@@ -68,7 +68,7 @@ impl UpArgs {
             format!("--name={}", self.name).into(),
             format!("--backends={}", self.backends).into(),
             format!("--directors={}", self.directors).into(),
-            format!("--farm={}", word(self.farm)).into(),
+            format!("--farm={}", word(&self.farm)).into(),
         ];
         if let Some(tag) = self.tag {
             line.push(format!("--tag={tag}").into());
@@ -86,14 +86,14 @@ impl UpArgs {
         if self.no_director {
             line.push("--no-director".into());
         } else {
-            line.push(format!("--forwarding={}", word(self.forwarding)).into());
+            line.push(format!("--forwarding={}", word(&self.forwarding)).into());
         }
         Ok(line)
     }
 }
 
 /// A value as it stands on a command line.
-fn word(value: impl ValueEnum) -> String {
+fn word(value: &impl ValueEnum) -> String {
     let value = value.to_possible_value();
     value.map_or_else(String::new, |it| it.get_name().to_owned())
 }
