@@ -57,13 +57,13 @@ pub(crate) fn remember<A: Vip>(
 pub(crate) fn follow<A: Vip>(flow: &FlowKey<A>, id: u32) -> Result<(u32, Way), Outcome> {
     let key = key(flow, id);
     let Some(entry) = FRAGMENTS.get_ptr(key) else {
-        return Err(unknown(&key));
+        return Err(unknown(flow));
     };
     // SAFETY: `entry` points into the map, whose memory lives as long as the program. Another CPU
     // may evict and reuse it meanwhile; then a fragment may go astray, as after an eviction.
     let entry = unsafe { *entry };
     if time::since(entry.seen, time::now()) > TIMING.load().fragment_ticks {
-        return Err(unknown(&key));
+        return Err(unknown(flow));
     }
     let way = balance::serving(BackendRef::unpack(entry.backend)).ok_or(DropReason::BackendGone)?;
     Ok((entry.service, way))
@@ -71,8 +71,8 @@ pub(crate) fn follow<A: Vip>(flow: &FlowKey<A>, id: u32) -> Result<(u32, Way), O
 
 /// A fragment whose first is not known: ours, if it is for a VIP and a protocol of services.
 #[inline(always)]
-fn unknown(key: &FragmentKey) -> Outcome {
-    if transport::is_known(key.protocol) && services::is_vip(key.destination) {
+fn unknown<A: Vip>(flow: &FlowKey<A>) -> Outcome {
+    if transport::is_known(flow.protocol) && services::is_vip(flow.destination) {
         DropReason::EarlyFragment.into()
     } else {
         PassReason::LaterFragment.into()

@@ -25,10 +25,15 @@ impl Service {
 
 /// An address that VIPs are compared with.
 pub(crate) trait Vip: Copy {
+    /// IP version.
+    const VERSION: u8;
+
     fn to_key(self) -> [u8; 16];
 }
 
 impl Vip for [u8; 4] {
+    const VERSION: u8 = 4;
+
     #[inline(always)]
     fn to_key(self) -> [u8; 16] {
         mapped(self)
@@ -36,6 +41,8 @@ impl Vip for [u8; 4] {
 }
 
 impl Vip for [u8; 16] {
+    const VERSION: u8 = 6;
+
     #[inline(always)]
     fn to_key(self) -> [u8; 16] {
         self
@@ -50,8 +57,8 @@ pub(crate) fn find<A: Vip>(flow: &FlowKey<A>) -> Option<Service> {
     let protocol = flow.protocol;
     let id = at_address(vip, protocol, flow.destination_port_be)
         .or_else(|| at_address(vip, protocol, [0; 2]))
-        .or_else(|| at_prefix(vip, protocol, flow.destination_port_be))
-        .or_else(|| at_prefix(vip, protocol, [0; 2]))?;
+        .or_else(|| at_prefix(flow.destination, protocol, flow.destination_port_be))
+        .or_else(|| at_prefix(flow.destination, protocol, [0; 2]))?;
     let entry = SERVICE_TABLE.get_ptr(id)?;
     // SAFETY: `entry` points into an array's element, which lives as long as the map. The daemon
     // writes the fields meanwhile, each as one word, so each is read once, as one word.
@@ -72,8 +79,8 @@ pub(crate) fn find<A: Vip>(flow: &FlowKey<A>) -> Option<Service> {
 
 /// True if the address is a VIP of some service, or within one that is a prefix.
 #[inline(always)]
-pub(crate) fn is_vip(address: [u8; 16]) -> bool {
-    at_address(address, 0, [0; 2]).is_some() || at_prefix(address, 0, [0; 2]).is_some()
+pub(crate) fn is_vip<A: Vip>(address: A) -> bool {
+    at_address(address.to_key(), 0, [0; 2]).is_some() || at_prefix(address, 0, [0; 2]).is_some()
 }
 
 /// The id of the service at a VIP; port 0: the one for every port.
@@ -91,12 +98,12 @@ fn at_address(vip: [u8; 16], protocol: u8, port_be: [u8; 2]) -> Option<u32> {
 
 /// The id of the service at the longest prefix that `vip` is within; port 0: as above.
 #[inline(always)]
-fn at_prefix(vip: [u8; 16], protocol: u8, port_be: [u8; 2]) -> Option<u32> {
+fn at_prefix<A: Vip>(vip: A, protocol: u8, port_be: [u8; 2]) -> Option<u32> {
     let key = PrefixKey {
         protocol,
-        reserved: 0,
+        version: A::VERSION,
         port_be,
-        address: vip,
+        address: vip.to_key(),
     };
     PREFIXES.get(Key::new(PrefixKey::ALL_BITS, key)).copied()
 }

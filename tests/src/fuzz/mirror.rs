@@ -99,6 +99,7 @@ impl Mirror {
             let length = u32::from(prefix.length) + if prefix.address.is_ipv4() { 96 } else { 0 };
             let address = octets(prefix.address);
             let of_vip = PrefixKey {
+                version: if prefix.address.is_ipv4() { 4 } else { 6 },
                 address,
                 ..PrefixKey::default()
             };

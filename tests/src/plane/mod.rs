@@ -208,16 +208,16 @@ impl Plane {
         protocol: u8,
         id: u32,
     ) {
-        let (address, length) = match address {
-            IpAddr::V4(address) => (mapped(address.octets()), length + 96),
-            IpAddr::V6(address) => (address.octets(), length),
+        let (version, address, length) = match address {
+            IpAddr::V4(address) => (4, mapped(address.octets()), length + 96),
+            IpAddr::V6(address) => (6, address.octets(), length),
         };
         for (protocol, port, id) in [(protocol, port, id), (0, 0, ServiceKey::VIP)] {
             let key = PrefixKey {
                 protocol,
+                version,
                 port_be: port.to_be_bytes(),
                 address,
-                ..PrefixKey::default()
             };
             let set = self.dataplane.set_prefix(key, length, id);
             set.expect("room for a prefix");

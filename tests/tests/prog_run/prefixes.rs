@@ -126,6 +126,15 @@ pub(crate) fn cases() -> Vec<Case> {
         case("everything over IPv4", syn("8.8.8.8:443"), wide()).given(all),
         case("a bit of everything else", syn("8.8.8.8:444"), no_service()).given(all),
         case(
+            "everything of IPv6 is nothing of IPv4",
+            syn("8.8.8.8:443"),
+            no_service(),
+        )
+        .given(|plane| {
+            let prefix: IpAddr = "::".parse().unwrap();
+            plane.listen_prefix(prefix, 0, 443, TCP, WIDE);
+        }),
+        case(
             "everything of IPv4 is nothing of IPv6",
             udp6().to(SocketAddrV6::new(*WEB6.ip(), 443, 0, 0)),
             no_service(),

@@ -47,8 +47,8 @@ pub struct PrefixKey {
     /// IP protocol number; 0 with port 0: the key tells that the prefix is one of some service, for
     /// packets that have no ports.
     pub protocol: u8,
-    /// Always 0.
-    pub reserved: u8,
+    /// IP version, 4 or 6: a short prefix of IPv6 may cover the IPv4-mapped addresses.
+    pub version: u8,
     /// Destination port in network order; 0: every port.
     pub port_be: [u8; 2],
     /// The prefix; one of IPv4 in its IPv4-mapped form.

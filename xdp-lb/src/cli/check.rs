@@ -108,4 +108,15 @@ mod tests {
             "\nwarning: this host has 16.0 MiB of memory; make `limits` smaller for it"
         ));
     }
+
+    #[test]
+    fn programs_get_the_config_and_the_memory() {
+        let config = config::parse("interfaces: [eth0]", "config.yaml").unwrap();
+        let memory = Memory::of(Sizes::from(&config.limits), 2);
+        let total = memory.total;
+        let json = serde_json::to_value(Checked { config, memory }).unwrap();
+        assert_eq!(json["interfaces"][0]["name"], "eth0");
+        assert_eq!(json["memory"]["total"], total);
+        assert_eq!(json["memory"]["parts"][0]["name"], "lookup tables");
+    }
 }

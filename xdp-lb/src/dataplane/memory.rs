@@ -172,11 +172,14 @@ impl HostMemory {
 
 /// Refuses maps that this host has no memory for, before the kernel ends some process to make room.
 pub(super) fn check(sizes: Sizes) -> Result<(), DataplaneError> {
-    // A host that does not tell is left to say so itself.
-    let Ok(host) = HostMemory::read() else {
-        return Ok(());
-    };
-    let needed = Memory::of(sizes, possible_cpus()).total;
+    match HostMemory::read() {
+        Ok(host) => fits(Memory::of(sizes, possible_cpus()).total, host),
+        // A host that does not tell is left to say so itself.
+        Err(_) => Ok(()),
+    }
+}
+
+fn fits(needed: u64, host: HostMemory) -> Result<(), DataplaneError> {
     if needed <= host.available {
         return Ok(());
     }
@@ -229,6 +232,20 @@ mod tests {
             flows: u32::MAX,
         };
         assert!(Memory::of(sizes, 8192).total > 1 << 40);
+    }
+
+    #[test]
+    fn what_the_host_has_no_memory_for_is_refused() {
+        let host = HostMemory {
+            total: 4 << 30,
+            available: 1 << 30,
+        };
+        assert!(fits(1 << 30, host).is_ok());
+        assert_eq!(
+            fits((2 << 30) + 1, host).unwrap_err().to_string(),
+            "the maps of this config need 2049 MiB, and this host has 1024 MiB left: make `limits` \
+             smaller (`xdp-lb config check` shows what takes how much), or free memory"
+        );
     }
 
     #[test]

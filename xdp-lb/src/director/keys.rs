@@ -57,7 +57,7 @@ fn key(vip: Vip, protocol: u8, port_be: [u8; 2]) -> Key {
     Key::Prefix {
         key: PrefixKey {
             protocol,
-            reserved: 0,
+            version: if vip.address().is_ipv4() { 4 } else { 6 },
             port_be,
             address,
         },
@@ -78,10 +78,10 @@ mod tests {
         let config = config::parse(text, "test").unwrap();
         let keys = keys(&config.services[0]);
         let port_be = [0, 53];
-        let prefix = |address: &str, length| Key::Prefix {
+        let prefix = |address: &str, version, length| Key::Prefix {
             key: PrefixKey {
                 protocol: 17,
-                reserved: 0,
+                version,
                 port_be,
                 address: mapped(address.parse().unwrap()),
             },
@@ -94,7 +94,8 @@ mod tests {
             reserved: 0,
         });
         assert_eq!(keys.len(), 6);
-        for key in [address, prefix("10.1.0.0", 112), prefix("2001:db8:1::", 48)] {
+        let prefixes = [prefix("10.1.0.0", 4, 112), prefix("2001:db8:1::", 6, 48)];
+        for key in [address].into_iter().chain(prefixes) {
             assert!(keys.contains(&key), "{key:?}");
         }
     }
@@ -103,7 +104,7 @@ mod tests {
     fn the_key_of_a_mere_vip_has_neither_protocol_nor_port() {
         let key = PrefixKey {
             protocol: 6,
-            reserved: 0,
+            version: 6,
             port_be: [0, 80],
             address: [1; 16],
         };

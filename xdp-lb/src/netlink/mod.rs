@@ -42,6 +42,9 @@ pub use self::{
 /// therefore never learns from traffic that they are.
 const TEND: Duration = Duration::from_secs(1);
 
+/// Notifications that are heard together before anything is made of them.
+const CROWD: usize = 1024;
+
 /// Next hops by backend address.
 pub type NextHops = Arc<BTreeMap<IpAddr, HopState>>;
 
@@ -114,7 +117,10 @@ impl Follower {
                     let Some((message, _)) = message else { return };
                     self.heard(message.payload).await;
                     // Those that have come meanwhile: changes of routes come in crowds.
-                    while let Some(Some((message, _))) = messages.next().now_or_never() {
+                    for _ in 0..CROWD {
+                        let Some(Some((message, _))) = messages.next().now_or_never() else {
+                            break;
+                        };
                         self.heard(message.payload).await;
                     }
                 }

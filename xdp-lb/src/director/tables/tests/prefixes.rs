@@ -9,7 +9,7 @@ const LENGTH: u32 = 96 + 16;
 fn prefix(port: u16) -> PrefixKey {
     PrefixKey {
         protocol: 6,
-        reserved: 0,
+        version: 4,
         port_be: port.to_be_bytes(),
         address: mapped([10, 1, 0, 0].into()),
     }
