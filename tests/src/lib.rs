@@ -1,11 +1,13 @@
 //! Helpers shared by the integration tests.
 
+pub mod balance;
 pub mod datagram;
 pub mod decapper;
 pub mod expect;
 pub mod fuzz;
 pub mod icmp;
 pub mod lab;
+pub mod modes;
 pub mod packet;
 pub mod plane;
 pub mod random;

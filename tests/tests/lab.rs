@@ -1,11 +1,12 @@
 //! The lab itself: addresses, ways, offloads, servers and the client's side.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::Result;
-use xtask::lab::{DOWNLOAD_BYTES, Lab, LabConfig, wait_for};
+use xtask::lab::flood::Flood;
+use xtask::lab::{DOWNLOAD_BYTES, Farm, Lab, LabConfig, Tally, wait_for};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -206,4 +207,99 @@ fn wrk_measures_a_rate() -> Result<()> {
     let load = lab.client().wrk(to, 8, Duration::from_secs(1))?;
     assert!(load.requests_per_second > 10.0, "{}", load.report);
     Ok(())
+}
+
+#[test]
+fn hosts_reach_each_other_in_every_farm() -> Result<()> {
+    for farm in [Farm::Apart, Farm::Both, Farm::Routed] {
+        let lab = Lab::new(LabConfig::with_backends(1).farm(farm))?;
+        let (client, backend) = (lab.host("client"), lab.host("backend1"));
+        for host in ["client", "director"] {
+            let host = lab.host(host);
+            assert!(host.pings(backend.v4())?, "{farm:?} over IPv4");
+            assert!(host.pings(backend.v6())?, "{farm:?} over IPv6");
+        }
+        assert!(client.pings(lab.vip())? && client.pings(lab.vip6())?);
+        if farm == Farm::Routed {
+            let director = lab.host("director");
+            director.ip(&["route", "change", "10.0.2.0/24", "via", "10.0.1.252"])?;
+            assert!(director.pings(backend.v4())?, "over gateway2");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn packets_on_a_tagged_cable_have_a_tag_that_kernels_do_not_see() -> Result<()> {
+    let lab = Lab::new(LabConfig::with_backends(1).tagged(100))?;
+    let (director, backend) = (lab.host("director"), lab.host("backend1"));
+    assert!(director.pings(backend.v4())? && backend.pings(director.v6())?);
+    // Unless it takes the tag away, the director's kernel sees it, and knows no such VLAN.
+    let tc = |words: &[&str]| {
+        let mut command = xtask::setup::Tools::new()?.command("tc")?;
+        director.namespace().check(command.args(words))
+    };
+    tc(&["filter", "del", "dev", "eth0", "ingress"])?;
+    assert!(!backend.pings(director.v4())?);
+    Ok(())
+}
+
+#[test]
+fn a_tally_counts_what_goes_to_an_address_and_nothing_else() -> Result<()> {
+    let lab = lab(1);
+    let (director, backend) = (lab.host("director"), lab.host("backend1"));
+    let mac = backend.mac("eth0")?;
+    let mut counted = Tally::start(backend, "eth0", &mac, backend.v4())?;
+    let mut other = Tally::start(backend, "eth0", &mac, lab.vip())?;
+    let mut stale = Tally::start(backend, "eth0", "02:00:00:00:00:01", backend.v4())?;
+    assert!(director.pings(backend.v4())?);
+    assert_eq!(counted.frames()?, 1);
+    assert!(director.pings(backend.v4())?);
+    assert_eq!(counted.frames()?, 2);
+    assert_eq!((other.frames()?, stale.frames()?), (0, 0));
+    // Nobody has that address: the bridge hands the frame to all.
+    let neighbour = [
+        "neigh",
+        "replace",
+        "10.0.0.11",
+        "dev",
+        "eth0",
+        "lladdr",
+        "02:00:00:00:00:01",
+    ];
+    director.ip(&neighbour)?;
+    assert!(!director.pings(backend.v4())?);
+    assert_eq!((counted.frames()?, stale.frames()?), (2, 1));
+    Ok(())
+}
+
+#[test]
+fn uploads_and_dns_are_answered() -> Result<()> {
+    let lab = lab(1);
+    let _servers = (lab.start_all_http()?, lab.start_all_dns()?);
+    let (client, backend) = (lab.client(), lab.host("backend1"));
+    let answer = client.post((backend.v4(), 80).into(), "/upload", vec![b'x'; 3_000_000])?;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "3000000"));
+    for address in [IpAddr::from(backend.v4()), backend.v6().into()] {
+        assert_eq!(client.ask_dns(address, 3)?, ["backend1"; 3]);
+    }
+    assert!(client.ask_dns(lab.host("router").v4().into(), 1).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_flood_sends_as_many_syns_as_it_is_told() -> Result<()> {
+    let lab = lab(1);
+    let (client, backend) = (lab.host("client"), lab.host("backend1"));
+    let gateway = lab.host("router").mac("eth0")?;
+    // The router keeps only few packets while it asks for an address, and it would have something to
+    // say about answers.
+    assert!(client.pings(backend.v4())?);
+    backend.ip(&["route", "add", "blackhole", "198.18.0.0/15"])?;
+    let mut arrived = Tally::start(backend, "eth0", &backend.mac("eth0")?, backend.v4())?;
+    let to = SocketAddrV4::new(backend.v4(), 80);
+    Flood::start((client, "eth0"), &gateway, to, 100)?.wait()?;
+    wait_for("all SYNs to arrive", SOON, || {
+        Ok((arrived.frames()? == 100).then_some(()))
+    })
 }

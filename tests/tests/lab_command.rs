@@ -207,3 +207,23 @@ fn a_failed_up_says_why_and_leaves_nothing() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_lab_goes_up_with_tunnels_through_a_gateway_and_tags() -> Result<()> {
+    let name = Name::new("far");
+    let program = xdp_lb_tests::lab::program();
+    let program = program.to_str().context("an odd path")?;
+    let kind = ["--farm", "routed", "--tag", "100", "--forwarding", "gue"];
+    let up = ["up", "--name", &name.0, "--backends", "1", "--bin", program];
+    let up = check(&[&up[..], &kind].concat())?;
+    assert!(up.contains("gateway2") && up.contains("10.0.2.11"), "{up}");
+    // Its backend is active when its gateway's address is known.
+    wait_for("an answer through the VIP", SOON, || {
+        let there = ["exec", &name.0, "client", "--", "bash", "-c"];
+        let request = "exec 3<>/dev/tcp/192.0.2.10/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 \
+                       && cat <&3";
+        let output = xtask(&[&there[..], &[request]].concat())?;
+        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(answer.contains("backend=backend1").then_some(()))
+    })
+}

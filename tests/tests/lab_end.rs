@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use xtask::lab::{Lab, LabConfig, Namespace, wait_for};
+use xtask::lab::{Forwarding, Lab, LabConfig, Namespace, wait_for};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -42,7 +42,7 @@ fn script(folder: &Path, text: &str) -> Result<PathBuf> {
 fn pins_of_a_killed_daemon_stay_for_the_next() -> Result<()> {
     let lab = lab(1);
     let program = script(lab.dir(), STAND_IN)?;
-    let mut director = lab.start_director(&program, &lab.director_config())?;
+    let mut director = lab.start_director(&program, &lab.director_config(Forwarding::L2))?;
     assert_eq!(director.check(&["backend", "list"])?, "backend\n");
 
     director.kill()?;

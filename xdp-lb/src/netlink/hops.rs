@@ -10,7 +10,8 @@ use std::{
 use super::links::{Exits, Link, Links};
 
 /// How long a MAC address is used after the kernel has forgotten it (`ip neigh flush`, a full
-/// neighbour table) while the answer to a new question is awaited.
+/// neighbour table), and a way after its route has changed, while the answer to a new question is
+/// awaited.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The way to a backend: where frames for it go.
@@ -104,6 +105,16 @@ pub(super) struct Hops {
     links: Links,
     routes: HashMap<IpAddr, Route>,
     neighbours: HashMap<(u32, IpAddr), Neighbour>,
+    /// The ways that were resolved last.
+    used: HashMap<IpAddr, Used>,
+}
+
+/// A way that packets take.
+#[derive(Clone, Copy, Debug)]
+struct Used {
+    hop: Hop,
+    /// When it was last found that another one is to be taken.
+    left: Option<Instant>,
 }
 
 impl Hops {
@@ -117,6 +128,7 @@ impl Hops {
 
     pub(super) fn want(&mut self, wanted: BTreeSet<IpAddr>) {
         self.routes.retain(|address, _| wanted.contains(address));
+        self.used.retain(|address, _| wanted.contains(address));
         self.wanted = wanted;
     }
 
@@ -196,22 +208,45 @@ impl Hops {
     }
 
     /// What is known of each wanted address.
-    pub(super) fn resolve(&self, now: Instant) -> BTreeMap<IpAddr, HopState> {
-        let resolve = |address: &IpAddr| {
-            let route = self.routes.get(address);
-            let gateway = match route {
-                Some(Route::Via(via)) => via.gateway,
-                _ => None,
-            };
-            match self.hop(*address, route, now) {
-                Ok(hop) => HopState::Known(hop),
-                Err(reason) => HopState::Unknown { reason, gateway },
-            }
-        };
-        self.wanted
-            .iter()
-            .map(|address| (*address, resolve(address)))
+    pub(super) fn resolve(&mut self, now: Instant) -> BTreeMap<IpAddr, HopState> {
+        let wanted = self.wanted().into_iter();
+        wanted
+            .map(|address| (address, self.state(address, now)))
             .collect()
+    }
+
+    fn state(&mut self, address: IpAddr, now: Instant) -> HopState {
+        let route = self.routes.get(&address);
+        let gateway = match route {
+            Some(Route::Via(via)) => via.gateway,
+            _ => None,
+        };
+        match self.hop(address, route, now) {
+            Ok(hop) => {
+                self.used.insert(address, Used { hop, left: None });
+                HopState::Known(hop)
+            }
+            Err(reason) => match self.old_way(address, now) {
+                Some(hop) => HopState::Known(hop),
+                None => HopState::Unknown { reason, gateway },
+            },
+        }
+    }
+
+    /// The way that was taken before the route changed, while the new next hop has not answered yet:
+    /// a backend without any way loses its connections.
+    fn old_way(&mut self, address: IpAddr, now: Instant) -> Option<Hop> {
+        let Some(Route::Via(via)) = self.routes.get(&address) else {
+            return None;
+        };
+        let neighbour = self.neighbours.get(&via.neighbour(address));
+        let is_asked = neighbour.is_none_or(|it| it.state == State::Incomplete);
+        let Used { hop, left } = self.used.get_mut(&address)?;
+        let ifindex = hop.exits[0]?.ifindex;
+        let is_new = (via.ifindex, via.gateway) != (ifindex, hop.gateway);
+        let since = *left.get_or_insert(now);
+        let is_recent = now.saturating_duration_since(since) <= LINGER;
+        (is_asked && is_new && is_recent && self.links.exits(ifindex).is_ok()).then_some(*hop)
     }
 
     fn hop(&self, address: IpAddr, route: Option<&Route>, now: Instant) -> Result<Hop, String> {

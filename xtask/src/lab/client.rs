@@ -2,13 +2,14 @@
 //!
 //! Each request has a connection of its own, and with it a source port of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
+use hyper::Method;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
 
+use super::dns;
 use super::download::Downloads;
 use super::host::Host;
 use crate::setup::Tools;
@@ -29,6 +31,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Client {
     host: Arc<Host>,
     patience: Duration,
+}
+
+/// What is asked, and of whom.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) to: SocketAddr,
+    pub(super) path: String,
+    /// Without one it is a GET, with one a POST.
+    pub(super) body: Option<Bytes>,
 }
 
 /// An answer that has come in whole.
@@ -90,9 +101,30 @@ impl Client {
         count: usize,
         concurrency: usize,
     ) -> Vec<Result<Response>> {
-        let (path, patience) = (path.to_owned(), self.patience);
+        let question = Question {
+            to,
+            path: path.to_owned(),
+            body: None,
+        };
+        self.fetch(question, count, concurrency)
+    }
+
+    /// Sends `body` to `path` at `to` over a new connection.
+    pub fn post(&self, to: SocketAddr, path: &str, body: Vec<u8>) -> Result<Response> {
+        let question = Question {
+            to,
+            path: path.to_owned(),
+            body: Some(body.into()),
+        };
+        self.fetch(question, 1, 1)
+            .pop()
+            .context("the request's thread ended early")?
+    }
+
+    fn fetch(&self, question: Question, count: usize, concurrency: usize) -> Vec<Result<Response>> {
+        let patience = self.patience;
         let work = move || {
-            new_runtime().map(|it| it.block_on(fetch_many(to, path, count, concurrency, patience)))
+            new_runtime().map(|it| it.block_on(fetch_many(question, count, concurrency, patience)))
         };
         // A thread of its own, so that the namespace stays free for other jobs.
         let joined = self
@@ -105,6 +137,11 @@ impl Client {
             Ok(Ok(Err(error))) | Err(error) => vec![Err(error)],
             Ok(Err(payload)) => std::panic::resume_unwind(payload),
         }
+    }
+
+    /// Asks the DNS server at `to` `count` times by UDP, each from a source port of its own, who it is.
+    pub fn ask_dns(&self, to: IpAddr, count: usize) -> Result<Vec<String>> {
+        dns::ask(&self.host, to, count, self.patience)
     }
 
     /// Starts `count` downloads of `path` in the background.
@@ -148,9 +185,9 @@ pub(super) fn new_runtime() -> Result<Runtime> {
 
 /// Connects, asks, and returns the answer's head with its body still to come.
 pub(super) async fn request(
-    to: SocketAddr,
-    path: &str,
+    question: &Question,
 ) -> Result<(SocketAddr, hyper::Response<Incoming>)> {
+    let Question { to, path, body } = question;
     let stream = TcpStream::connect(to)
         .await
         .with_context(|| format!("cannot connect to {to}"))?;
@@ -160,10 +197,17 @@ pub(super) async fn request(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Its errors come out at the request and its body.
     tokio::spawn(connection);
-    let request = hyper::Request::get(path)
+    let method = if body.is_some() {
+        Method::POST
+    } else {
+        Method::GET
+    };
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
         .header(HOST, to.to_string())
         .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body.clone().unwrap_or_default()))
         .with_context(|| format!("{path} is no path"))?;
     let response = sender
         .send_request(request)
@@ -185,21 +229,20 @@ pub(super) fn backend_of<B>(response: &hyper::Response<B>) -> Option<String> {
 }
 
 async fn fetch_many(
-    to: SocketAddr,
-    path: String,
+    question: Question,
     count: usize,
     concurrency: usize,
     patience: Duration,
 ) -> Vec<Result<Response>> {
-    let path: Arc<str> = path.into();
+    let (to, question) = (question.to, Arc::new(question));
     let taken = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
     for _ in 0..concurrency.clamp(1, count.max(1)) {
-        let (path, taken) = (Arc::clone(&path), Arc::clone(&taken));
+        let (question, taken) = (Arc::clone(&question), Arc::clone(&taken));
         workers.spawn(async move {
             let mut responses = Vec::new();
             while taken.fetch_add(1, Ordering::Relaxed) < count {
-                let outcome = tokio::time::timeout(patience, fetch(to, &path)).await;
+                let outcome = tokio::time::timeout(patience, fetch(&question)).await;
                 responses.push(outcome.unwrap_or_else(|_| {
                     Err(anyhow::anyhow!(
                         "no whole answer from {to} within {patience:?}"
@@ -212,8 +255,9 @@ async fn fetch_many(
     workers.join_all().await.into_iter().flatten().collect()
 }
 
-async fn fetch(to: SocketAddr, path: &str) -> Result<Response> {
-    let (local, response) = request(to, path).await?;
+async fn fetch(question: &Question) -> Result<Response> {
+    let to = question.to;
+    let (local, response) = request(question).await?;
     let (status, backend) = (response.status().as_u16(), backend_of(&response));
     let body = response
         .into_body()

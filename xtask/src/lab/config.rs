@@ -4,6 +4,44 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 
+/// Where the backends are, as a director sees them; [`topology`](super::topology) has the addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Farm {
+    /// In the network that clients' packets come from: one interface of the director.
+    #[default]
+    Shared,
+    /// In a network of their own: packets leave by another interface than they came by.
+    Apart,
+    /// In both of these networks, so that there are two ways to each.
+    Both,
+    /// In a network that the director is not in, behind two gateways, one in each network.
+    Routed,
+}
+
+/// How packets get to the backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Forwarding {
+    /// With other MAC addresses.
+    #[default]
+    L2,
+    /// In another IP packet.
+    Ipip,
+    /// In a UDP packet.
+    Gue,
+}
+
+impl Forwarding {
+    /// As the daemon's config has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::L2 => "l2",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+        }
+    }
+}
+
 /// What a lab consists of.
 #[derive(Clone, Debug)]
 pub struct LabConfig {
@@ -13,6 +51,11 @@ pub struct LabConfig {
     pub backends: usize,
     /// How many directors: 1 to 8; default 1. The router's routes lead to the first.
     pub directors: usize,
+    /// Where the backends are; default: in the network that clients' packets come from.
+    pub farm: Farm,
+    /// The VLAN tag of all packets on the cable of the directors' `eth0`, 1 to 4094; default none.
+    /// The director's kernel neither sees it nor has to know of it; XDP sees it.
+    pub tag: Option<u16>,
     /// The IPv4 VIPs, all from 192.0.2.0/24; default 192.0.2.10.
     pub vips: Vec<Ipv4Addr>,
     /// The IPv6 VIPs, all from 2001:db8:10::/64; default 2001:db8:10::10.
@@ -25,6 +68,8 @@ impl Default for LabConfig {
             name: None,
             backends: 3,
             directors: 1,
+            farm: Farm::default(),
+            tag: None,
             vips: vec![Ipv4Addr::new(192, 0, 2, 10)],
             vips6: vec![Ipv6Addr::new(0x2001, 0xdb8, 0x10, 0, 0, 0, 0, 0x10)],
         }
@@ -40,6 +85,21 @@ impl LabConfig {
         }
     }
 
+    /// The same lab with its backends elsewhere.
+    #[must_use]
+    pub fn farm(self, farm: Farm) -> Self {
+        Self { farm, ..self }
+    }
+
+    /// The same lab with tagged packets on the cable of the directors' `eth0`.
+    #[must_use]
+    pub fn tagged(self, tag: u16) -> Self {
+        Self {
+            tag: Some(tag),
+            ..self
+        }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let (backends, directors) = (self.backends, self.directors);
         ensure!(
@@ -50,6 +110,9 @@ impl LabConfig {
             (1..=8).contains(&directors),
             "{directors} directors: a lab takes 1 to 8"
         );
+        if let Some(tag) = self.tag {
+            ensure!((1..=4094).contains(&tag), "VLAN tag {tag}: 1 to 4094");
+        }
         for vip in &self.vips {
             ensure!(
                 vip.octets()[..3] == [192, 0, 2],
@@ -70,6 +133,12 @@ impl LabConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_that_no_vlan_has_is_refused() {
+        assert!(LabConfig::default().tagged(4095).check().is_err());
+        assert!(LabConfig::default().tagged(4094).check().is_ok());
+    }
 
     #[test]
     fn a_vip_outside_of_the_routed_prefix_is_refused() {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::client::{backend_of, new_runtime, request};
+use super::client::{Question, backend_of, new_runtime, request};
 use super::host::Host;
 use super::process::wait_for;
 
@@ -160,7 +160,12 @@ async fn follow(board: Board, index: usize, to: SocketAddr, path: String) {
 }
 
 async fn receive(board: &Board, index: usize, to: SocketAddr, path: &str) -> Result<()> {
-    let (local, response) = timeout(STALL, request(to, path))
+    let question = Question {
+        to,
+        path: path.to_owned(),
+        body: None,
+    };
+    let (local, response) = timeout(STALL, request(&question))
         .await
         .context("no answer")??;
     let (status, backend) = (response.status(), backend_of(&response));

@@ -174,3 +174,14 @@ impl Host {
         Ok(text.trim().to_owned())
     }
 }
+
+/// A MAC address as `ip` prints it.
+pub(super) fn parse_mac(text: &str) -> Result<[u8; 6]> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|part| u8::from_str_radix(part, 16).ok())
+        .collect();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .with_context(|| format!("{text} is no MAC address"))
+}

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid, setsid};
@@ -23,7 +23,7 @@ use super::client::new_runtime;
 use super::namespace::ns_path;
 use super::process::{tail, wait_for};
 use super::registry::{self, Kind, LabState, Owner};
-use super::{Director, HttpServer, Lab, LabConfig};
+use super::{Director, Farm, Forwarding, HttpServer, Lab, LabConfig};
 
 const UP_PATIENCE: Duration = Duration::from_secs(60);
 const DOWN_PATIENCE: Duration = Duration::from_secs(15);
@@ -40,6 +40,15 @@ pub struct UpArgs {
     /// How many directors; the daemon is started on the first
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub directors: usize,
+    /// Where the backends are
+    #[arg(long, value_enum, default_value_t)]
+    pub farm: Farm,
+    /// The VLAN tag of packets on the cable of the directors' eth0
+    #[arg(long, value_name = "VLAN")]
+    pub tag: Option<u16>,
+    /// How packets get to the backends; with a tunnel they run `xdp-lb decap`
+    #[arg(long, value_enum, default_value_t)]
+    pub forwarding: Forwarding,
     /// The daemon's config file [default: a service on the VIP with every backend]
     #[arg(long, value_name = "FILE")]
     pub director_config: Option<PathBuf>,
@@ -47,7 +56,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub bin: Option<PathBuf>,
     /// Start no daemon
-    #[arg(long, conflicts_with_all = ["bin", "director_config"])]
+    #[arg(long, conflicts_with_all = ["bin", "director_config", "forwarding"])]
     pub no_director: bool,
 }
 
@@ -59,7 +68,11 @@ impl UpArgs {
             format!("--name={}", self.name).into(),
             format!("--backends={}", self.backends).into(),
             format!("--directors={}", self.directors).into(),
+            format!("--farm={}", word(&self.farm)).into(),
         ];
+        if let Some(tag) = self.tag {
+            line.push(format!("--tag={tag}").into());
+        }
         for (option, file) in [
             ("--director-config", &self.director_config),
             ("--bin", &self.bin),
@@ -72,9 +85,17 @@ impl UpArgs {
         }
         if self.no_director {
             line.push("--no-director".into());
+        } else {
+            line.push(format!("--forwarding={}", word(&self.forwarding)).into());
         }
         Ok(line)
     }
+}
+
+/// A value as it stands on a command line.
+fn word(value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |it| it.get_name().to_owned())
 }
 
 /// Starts a keeper and waits until its lab is ready.
@@ -165,6 +186,8 @@ impl KeptLab {
             name: Some(args.name.clone()),
             backends: args.backends,
             directors: args.directors,
+            farm: args.farm,
+            tag: args.tag,
             ..LabConfig::default()
         };
         let lab = Lab::begin(config, Kind::Kept)?;
@@ -190,8 +213,12 @@ fn start_director(lab: &Lab, args: &UpArgs) -> Result<Director> {
     let config = match &args.director_config {
         Some(file) => fs::read_to_string(file)
             .with_context(|| format!("cannot read the config {}", file.display()))?,
-        None => lab.director_config(),
+        None => lab.director_config(args.forwarding),
     };
+    if args.forwarding != Forwarding::L2 {
+        lab.decapsulate(&program)
+            .context("cannot have the backends take packets out of tunnels")?;
+    }
     lab.start_director(&program, &config)
         .context("cannot start the daemon; --no-director leaves it out")
 }

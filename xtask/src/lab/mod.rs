@@ -7,32 +7,39 @@
 //! | module | job |
 //! |---|---|
 //! | [`namespace`] | a namespace and the thread that holds it |
-//! | [`config`], [`topology`], `wire`, [`host`] | what a lab consists of, how it is cabled, its hosts |
+//! | [`config`], [`topology`], `wire`, `bpf`, [`host`] | what a lab consists of, how it is cabled, its hosts |
 //! | [`process`] | processes, their logs, waiting |
-//! | [`servers`], [`client`], [`download`] | HTTP on the backends and from the client |
+//! | [`servers`], [`dns`], [`client`], [`download`] | HTTP and DNS, on the backends and from the client |
+//! | [`flood`], [`tally`], `packet_socket` | frames made by hand, and frames counted |
 //! | [`director`] | the daemon under test |
 //! | [`registry`], [`keeper`], [`cli`] | `cargo xtask lab` |
 //!
 //! Nothing here knows how xdp-lb works, beyond its command line.
 
+mod bpf;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod director;
+pub mod dns;
 pub mod download;
+pub mod flood;
 pub mod host;
 pub mod keeper;
 pub mod namespace;
+mod packet_socket;
 mod ping;
 pub mod process;
 pub mod registry;
 pub mod servers;
+pub mod tally;
 pub mod topology;
 mod wire;
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -41,16 +48,18 @@ use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 pub use client::{Client, Load, Response};
-pub use config::LabConfig;
+pub use config::{Farm, Forwarding, LabConfig};
 pub use director::Director;
+pub use dns::DnsServer;
 pub use download::{Download, Downloads, End};
 pub use host::Host;
 pub use namespace::Namespace;
 pub use process::{Process, wait_for};
 pub use servers::{DOWNLOAD_BYTES, HttpServer};
+pub use tally::Tally;
 
 use registry::{Entry, Kind, LabState, Owner};
-use wire::Wire;
+use wire::Wires;
 
 /// A running lab; see [`topology`] for its hosts and addresses.
 ///
@@ -59,7 +68,7 @@ use wire::Wire;
 pub struct Lab {
     config: LabConfig,
     /// Before the hosts: their cables.
-    wires: Vec<Wire>,
+    wires: Vec<Wires>,
     hosts: Vec<Arc<Host>>,
     state: LabState,
     /// Last, so that the directory outlives the hosts.
@@ -112,7 +121,7 @@ impl Lab {
             .iter()
             .filter(|host| host.name().starts_with("director"));
         lab.wires = directors
-            .map(|director| Wire::prepare(fabric, director.name()))
+            .map(|director| Wires::prepare(fabric, director, lab.config.tag))
             .collect::<Result<_>>()?;
         Ok(lab)
     }
@@ -137,7 +146,7 @@ impl Lab {
         &self.hosts
     }
 
-    /// The host `name`: `fabric`, `client`, `router`, `director`, `director2`, `backend1` …
+    /// The host `name`: `fabric`, `client`, `router`, `director`, `director2`, `gateway1`, `backend1` …
     ///
     /// # Panics
     /// If the lab has no such host.
@@ -182,6 +191,13 @@ impl Lab {
         self.backends().map(|host| self.start_http(host)).collect()
     }
 
+    /// Starts dnsmasq on every backend; see [`dns`] for what it answers.
+    pub fn start_all_dns(&self) -> Result<Vec<DnsServer>> {
+        self.backends()
+            .map(|host| DnsServer::start(host, self.dir()))
+            .collect()
+    }
+
     /// Starts the daemon `program` on the first director, with a config in YAML.
     pub fn start_director(&self, program: &Path, config: &str) -> Result<Director> {
         self.start_director_on(self.host("director"), program, config)
@@ -197,9 +213,35 @@ impl Lab {
         Director::start(host, self.dir(), program, config)
     }
 
+    /// Has every backend take packets from the directors out of tunnels: `program` is the daemon's.
+    pub fn decapsulate(&self, program: &Path) -> Result<()> {
+        let directors = || {
+            self.hosts
+                .iter()
+                .filter(|host| host.name().starts_with("director"))
+        };
+        for backend in self.backends() {
+            let mut command = Command::new(program);
+            command.args(["decap", "--interface", "eth0"]);
+            for interface in directors().flat_map(|it| it.interfaces()) {
+                command.args(["--from", &interface.v4.to_string()]);
+                command.args(["--from", &interface.v6.to_string()]);
+            }
+            backend.namespace().check(&mut command)?;
+        }
+        Ok(())
+    }
+
     /// A config for the daemon: the service `web` on the IPv4 VIPs, with every backend.
-    pub fn director_config(&self) -> String {
-        let mut yaml = "interfaces: [eth0]\nservices:\n  - name: web\n".to_owned();
+    pub fn director_config(&self, forwarding: Forwarding) -> String {
+        let interfaces: Vec<&str> = self
+            .host("director")
+            .interfaces()
+            .iter()
+            .map(|it| it.name.as_str())
+            .collect();
+        let mut yaml = format!("interfaces: [{}]\n", interfaces.join(", "));
+        yaml += "services:\n  - name: web\n";
         let vips: Vec<String> = self
             .config
             .vips
@@ -208,8 +250,9 @@ impl Lab {
             .collect();
         let _ = writeln!(
             yaml,
-            "    vip: [{}]\n    protocol: tcp\n    port: 80",
-            vips.join(", ")
+            "    vip: [{}]\n    protocol: tcp\n    port: 80\n    forwarding: {}",
+            vips.join(", "),
+            forwarding.word()
         );
         yaml += "    backends:\n";
         for backend in self.backends() {

@@ -5,6 +5,7 @@
 //! | `/` | `backend=<name> client=<address>` |
 //! | `/healthz` | 200 |
 //! | `/download?rate=512k` | [`DOWNLOAD_BYTES`] zeros, at `rate` bytes a second (default: unlimited) |
+//! | `/upload` | takes a body of any size, and says how many bytes it has |
 //!
 //! Every answer has the header `X-Backend: <name>`.
 
@@ -133,6 +134,7 @@ http {{
     keepalive_requests 1000000;
     log_format lab '$remote_addr $request_uri $status $body_bytes_sent';
     access_log {dir}/access.log lab;
+    client_max_body_size 0;
     map $arg_rate $download_rate {{
         "" 0;
         default $arg_rate;
@@ -148,6 +150,13 @@ http {{
             return 200 "ok\n";
         }}
         location = /download {{ limit_rate $download_rate; }}
+        # Answering at once would be allowed; a proxy first takes in the whole body.
+        location = /upload {{ proxy_pass http://127.0.0.1:8080; }}
+    }}
+    server {{
+        listen 127.0.0.1:8080;
+        access_log off;
+        return 200 "$content_length";
     }}
 }}
 "#,

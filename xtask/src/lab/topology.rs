@@ -2,14 +2,25 @@
 //!
 //! ```text
 //!  client ──── router ──┐                  client    198.51.100.10  2001:db8:1::10
-//!                       │ fabric (bridge)  router    198.51.100.1, 10.0.0.1
-//!           director ───┤                  director  10.0.0.2       2001:db8:2::2
+//!                       │ front            router    198.51.100.1, 10.0.0.1
+//!           director ───┤ (bridge)         director  10.0.0.2       2001:db8:2::2
 //!           backend1 ───┤                  backendN  10.0.0.(10+N)  2001:db8:2::(10+N)
 //!           backendN ───┘                  VIPs      192.0.2.0/24, 2001:db8:10::/64
 //! ```
 //!
 //! The router sends what goes to a VIP to the director. The backends have the VIPs on loopback,
 //! never answer ARP for them, and reply through the router: direct server return.
+//!
+//! This is [`Farm::Shared`]. The others have a second network `back`, with the director's `eth1` and the
+//! router's `eth2`:
+//!
+//! | network | IPv4 | IPv6 | `Apart` | `Both` | `Routed` |
+//! |---|---|---|---|---|---|
+//! | `front` | 10.0.0.0/24 | 2001:db8:2::/64 | | backends' `eth0` | gateway1: 10.0.0.251 |
+//! | `back` | 10.0.1.0/24 | 2001:db8:3::/64 | backends' `eth0` | backends' `eth1` | gateway2: 10.0.1.252 |
+//! | `far` | 10.0.2.0/24 | 2001:db8:4::/64 | | | both gateways, backends |
+//!
+//! With `Routed`, the routes of the director and the backends lead over gateway1.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -17,7 +28,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::config::LabConfig;
+use super::config::{Farm, LabConfig};
 use super::host::{Host, Interface};
 
 /// What a host is for; hosts with the same role are set up alike.
@@ -26,7 +37,43 @@ enum Role {
     Client,
     Router,
     Director,
+    Gateway,
     Backend,
+}
+
+/// A network of the farm: a bridge in the fabric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    Front,
+    Back,
+    Far,
+}
+
+impl Network {
+    fn bridge(self) -> &'static str {
+        match self {
+            Self::Front => "front",
+            Self::Back => "back",
+            Self::Far => "far",
+        }
+    }
+
+    /// The third number of its IPv4 addresses; that of its IPv6 addresses is two more.
+    fn number(self) -> u8 {
+        match self {
+            Self::Front => 0,
+            Self::Back => 1,
+            Self::Far => 2,
+        }
+    }
+}
+
+/// A host to be: its interfaces, with the networks that they are cabled to. The client's network is
+/// a cable.
+struct Plan {
+    role: Role,
+    name: String,
+    interfaces: Vec<(Interface, Option<Network>)>,
 }
 
 /// Makes all hosts of a lab, cabled and with addresses; `fabric` comes first.
@@ -35,17 +82,23 @@ pub(super) fn build(config: &LabConfig) -> Result<Vec<Arc<Host>>> {
     for scope in ["all", "default"] {
         fabric.sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
     }
-    fabric
-        .ip_batch("link set lo up\nlink add br0 type bridge mcast_snooping 0\nlink set br0 up")?;
+    let mut script = "link set lo up\n".to_owned();
+    for network in [Network::Front, Network::Back, Network::Far] {
+        let bridge = network.bridge();
+        let _ = writeln!(script, "link add {bridge} type bridge mcast_snooping 0");
+        let _ = writeln!(script, "link set {bridge} up");
+    }
+    fabric.ip_batch(&script)?;
 
     let mut hosts = Vec::new();
-    for (role, name, interfaces) in plan(config) {
-        let host = Host::new(&name, interfaces)?;
-        set_parameters(role, &host)?;
-        hosts.push((role, host));
+    for plan in plan(config) {
+        let interfaces = plan.interfaces.iter().map(|(it, _)| it.clone()).collect();
+        let host = Host::new(&plan.name, interfaces)?;
+        set_parameters(plan.role, &host)?;
+        hosts.push((plan, host));
     }
     cable(&fabric, &hosts)?;
-    for (role, host) in &hosts {
+    for (Plan { role, .. }, host) in &hosts {
         host.ip_batch(&addressing(*role, host, config))?;
         set_offloads(*role, host)?;
     }
@@ -53,45 +106,74 @@ pub(super) fn build(config: &LabConfig) -> Result<Vec<Arc<Host>>> {
     Ok(std::iter::once(Arc::new(fabric)).chain(hosts).collect())
 }
 
-fn plan(config: &LabConfig) -> Vec<(Role, String, Vec<Interface>)> {
-    let mut plan = vec![
-        (Role::Client, "client".to_owned(), vec![outside("eth0", 10)]),
-        (
-            Role::Router,
-            "router".to_owned(),
-            vec![outside("eth0", 1), farm("eth1", 1)],
-        ),
-    ];
+/// The name of the far end, in the fabric, of a host's cable to one of the farm's networks.
+pub(super) fn port(host: &Host, interface: &str) -> String {
+    let name = host.name();
+    // The only one in the fabric of most hosts goes by the host's name.
+    match (name, interface) {
+        ("router", "eth1") => "router".to_owned(),
+        (_, "eth0") => name.to_owned(),
+        _ => format!("{name}-{interface}"),
+    }
+}
+
+fn plan(config: &LabConfig) -> Vec<Plan> {
+    use Network::{Back, Far, Front};
+
+    let mut plans = Vec::new();
+    let mut add = |role, name: &str, interfaces: Vec<_>| {
+        let name = name.to_owned();
+        plans.push(Plan {
+            role,
+            name,
+            interfaces,
+        });
+    };
+    let has_back = config.farm != Farm::Shared;
+    add(Role::Client, "client", vec![outside("eth0", 10)]);
+    let mut router = vec![outside("eth0", 1), farm("eth1", Front, 1)];
+    router.extend(has_back.then(|| farm("eth2", Back, 1)));
+    add(Role::Router, "router", router);
     for (number, last) in (1..=config.directors).zip(2u8..) {
-        let name = if number == 1 {
-            "director".to_owned()
-        } else {
-            format!("director{number}")
+        let name = match number {
+            1 => "director".to_owned(),
+            _ => format!("director{number}"),
         };
-        plan.push((Role::Director, name, vec![farm("eth0", last)]));
+        let mut director = vec![farm("eth0", Front, last)];
+        director.extend(has_back.then(|| farm("eth1", Back, last)));
+        add(Role::Director, &name, director);
+    }
+    if config.farm == Farm::Routed {
+        let gateway = |network, last| vec![farm("eth0", network, last), farm("eth1", Far, last)];
+        add(Role::Gateway, "gateway1", gateway(Front, 251));
+        add(Role::Gateway, "gateway2", gateway(Back, 252));
     }
     for (number, last) in (1..=config.backends).zip(11u8..) {
-        plan.push((
-            Role::Backend,
-            format!("backend{number}"),
-            vec![farm("eth0", last)],
-        ));
+        let interfaces = match config.farm {
+            Farm::Shared => vec![farm("eth0", Front, last)],
+            Farm::Apart => vec![farm("eth0", Back, last)],
+            Farm::Both => vec![farm("eth0", Front, last), farm("eth1", Back, last)],
+            Farm::Routed => vec![farm("eth0", Far, last)],
+        };
+        add(Role::Backend, &format!("backend{number}"), interfaces);
     }
-    plan
+    plans
 }
 
 /// An interface in the client's network.
-fn outside(name: &str, last: u8) -> Interface {
-    interface(name, Ipv4Addr::new(198, 51, 100, last), 1)
+fn outside(name: &str, last: u8) -> (Interface, Option<Network>) {
+    (interface(name, Ipv4Addr::new(198, 51, 100, last), 1), None)
 }
 
-/// An interface in the network of directors and backends.
-fn farm(name: &str, last: u8) -> Interface {
-    interface(name, Ipv4Addr::new(10, 0, 0, last), 2)
+/// An interface in a network of the farm.
+fn farm(name: &str, network: Network, last: u8) -> (Interface, Option<Network>) {
+    let number = network.number();
+    let v4 = Ipv4Addr::new(10, 0, number, last);
+    (interface(name, v4, number + 2), Some(network))
 }
 
 /// The IPv6 address reads like the IPv4 one: 10.0.0.11 goes with 2001:db8:2::11.
-fn interface(name: &str, v4: Ipv4Addr, subnet: u16) -> Interface {
+fn interface(name: &str, v4: Ipv4Addr, subnet: u8) -> Interface {
     let v6 = format!("2001:db8:{subnet}::{}", v4.octets()[3]);
     let v6 = v6.parse().expect("digits make an address");
     Interface {
@@ -104,7 +186,7 @@ fn interface(name: &str, v4: Ipv4Addr, subnet: u16) -> Interface {
 /// Kernel parameters; set before there are interfaces, which take theirs from `default`.
 fn set_parameters(role: Role, host: &Host) -> Result<()> {
     // First: turning forwarding on resets others.
-    if role == Role::Router {
+    if matches!(role, Role::Router | Role::Gateway) {
         host.sysctl("net/ipv4/ip_forward", "1")?;
         host.sysctl("net/ipv6/conf/all/forwarding", "1")?;
     }
@@ -132,21 +214,21 @@ fn set_parameters(role: Role, host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn cable(fabric: &Host, hosts: &[(Role, Host)]) -> Result<()> {
+fn cable(fabric: &Host, hosts: &[(Plan, Host)]) -> Result<()> {
     let mut script = String::new();
-    for (role, host) in hosts {
-        let interface = match role {
-            Role::Client => continue,
-            Role::Router => "eth1",
-            Role::Director | Role::Backend => "eth0",
-        };
-        let (port, netns) = (host.name(), host.namespace().net_path());
+    for (plan, host) in hosts {
+        let netns = host.namespace().net_path();
         let netns = netns.display();
-        let _ = writeln!(
-            script,
-            "link add {port} type veth peer name {interface} netns {netns}"
-        );
-        let _ = writeln!(script, "link set {port} master br0 up");
+        for (interface, network) in &plan.interfaces {
+            let Some(network) = network else { continue };
+            let (name, port) = (&interface.name, port(host, &interface.name));
+            let bridge = network.bridge();
+            let _ = writeln!(
+                script,
+                "link add {port} type veth peer name {name} netns {netns}"
+            );
+            let _ = writeln!(script, "link set {port} master {bridge} up");
+        }
     }
     fabric.ip_batch(&script)?;
     let (client, router) = (&hosts[0].1, &hosts[1].1);
@@ -179,25 +261,48 @@ fn addressing(role: Role, host: &Host, config: &LabConfig) -> String {
                 .map(|vip| format!("addr add {vip}/128 dev lo nodad")),
         );
     }
-    let routes: &[&str] = match role {
-        Role::Client => &["default via 198.51.100.1", "default via 2001:db8:1::1"],
-        Role::Router => &[
-            "192.0.2.0/24 via 10.0.0.2",
-            "2001:db8:10::/64 via 2001:db8:2::2",
-        ],
-        Role::Director | Role::Backend => &["default via 10.0.0.1", "default via 2001:db8:2::1"],
-    };
-    lines.extend(routes.iter().map(|route| format!("route add {route}")));
+    lines.extend(
+        routes(role, host, config.farm)
+            .iter()
+            .map(|route| format!("route add {route}")),
+    );
     lines.join("\n") + "\n"
+}
+
+fn routes(role: Role, host: &Host, farm: Farm) -> Vec<&'static str> {
+    let default = vec!["default via 10.0.0.1", "default via 2001:db8:2::1"];
+    let default_back = vec!["default via 10.0.1.1", "default via 2001:db8:3::1"];
+    let far = [
+        "10.0.2.0/24 via 10.0.0.251",
+        "2001:db8:4::/64 via 2001:db8:2::251",
+    ];
+    let far = far.into_iter().filter(|_| farm == Farm::Routed);
+    match (role, farm) {
+        (Role::Client, _) => vec!["default via 198.51.100.1", "default via 2001:db8:1::1"],
+        (Role::Router, _) => ["192.0.2.0/24 via 10.0.0.2"]
+            .into_iter()
+            .chain(["2001:db8:10::/64 via 2001:db8:2::2"])
+            .chain(far)
+            .collect(),
+        (Role::Director, _) => default.into_iter().chain(far).collect(),
+        (Role::Gateway, _) if host.name() == "gateway2" => default_back,
+        (Role::Backend, Farm::Apart) => default_back,
+        (Role::Backend, Farm::Routed) => {
+            vec!["default via 10.0.2.251", "default via 2001:db8:4::251"]
+        }
+        (Role::Gateway | Role::Backend, _) => default,
+    }
 }
 
 fn set_offloads(role: Role, host: &Host) -> Result<()> {
     match role {
         // XDP sees packets before the checksums of the sender's offload are filled in, and must
         // not see frames that are larger than the wire's.
-        Role::Client | Role::Router => host.interfaces().iter().try_for_each(|interface| {
-            host.offloads(&interface.name, &["tx", "off", "tso", "off", "gso", "off"])
-        }),
+        Role::Client | Role::Router | Role::Gateway => {
+            host.interfaces().iter().try_for_each(|interface| {
+                host.offloads(&interface.name, &["tx", "off", "tso", "off", "gso", "off"])
+            })
+        }
         Role::Director | Role::Backend => Ok(()),
     }
 }
@@ -209,7 +314,7 @@ mod tests {
     #[test]
     fn both_addresses_of_an_interface_end_alike() {
         for last in [1, 11, 99, 110, 210] {
-            let interface = farm("eth0", last);
+            let (interface, _) = farm("eth0", Network::Front, last);
             assert_eq!(interface.v4.to_string(), format!("10.0.0.{last}"));
             assert_eq!(interface.v6.to_string(), format!("2001:db8:2::{last}"));
         }
@@ -223,6 +328,7 @@ mod tests {
             ..LabConfig::default()
         };
         assert_eq!(plan(&config).len(), 210);
+        assert_eq!(plan(&config.clone().farm(Farm::Routed)).len(), 212);
         config.check().unwrap();
     }
 }

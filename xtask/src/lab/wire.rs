@@ -1,87 +1,86 @@
-//! Makes the far end of a director's cable take what XDP transmits there.
+//! What is special about a director's cables.
 //!
-//! A driver's `XDP_TX` needs a partner on the wire. Between two veths that is a native XDP program
-//! on the peer: without one the kernel puts the frames into the peer's ring and never looks there
-//! (`veth_xdp_flush` asks for the peer's program; GRO on the peer helps redirected frames only). So
-//! a program that passes everything goes there, of two instructions, for which no object file and
-//! no loader is needed.
+//! **Far ends that take what XDP transmits.** A driver's `XDP_TX` needs a partner on the wire. Between
+//! two veths that is a native XDP program on the peer: without one the kernel puts the frames into the
+//! peer's ring and never looks there (`veth_xdp_flush` asks for the peer's program; GRO on the peer
+//! helps redirected frames only). So a program that passes everything goes there.
+//!
+//! **Tags on the wire.** Not every kernel can make VLAN devices, and a fabric would need one a port. So
+//! tc programs at both ends of the cable push a tag on what leaves, and pop it from what
+//! arrives. Both kernels see packets without tags; XDP, which comes before tc, sees the tags.
 
-use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use anyhow::{Context, Result};
-use nix::libc;
+use anyhow::Result;
 
-use super::Host;
+use super::bpf::{self, Instruction, Kind};
+use super::{Host, topology};
+use crate::setup::Tools;
 
-const PROG_LOAD: libc::c_long = 5;
-const LINK_CREATE: libc::c_long = 28;
-const PROG_TYPE_XDP: u32 = 6;
-const ATTACH_TYPE_XDP: u32 = 37;
-const NATIVE: u32 = 1 << 2;
+/// `r0 = XDP_PASS; exit`.
+const PASS_ALL: [Instruction; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], EXIT];
+/// `r0 = 0`, which is `TC_ACT_OK`.
+const RETURN_OK: Instruction = [0xb7, 0, 0, 0, 0, 0, 0, 0];
+const EXIT: Instruction = [0x95, 0, 0, 0, 0, 0, 0, 0];
+/// `bpf_skb_vlan_push(skb, protocol, tag)`
+const CALL_VLAN_PUSH: Instruction = [0x85, 0, 0, 0, 18, 0, 0, 0];
+/// `bpf_skb_vlan_pop(skb)`, which leaves a packet without a tag as it is.
+const CALL_VLAN_POP: Instruction = [0x85, 0, 0, 0, 19, 0, 0, 0];
+/// The EtherType of a tag, as it is in memory.
+const TPID: u16 = u16::from_ne_bytes([0x81, 0x00]);
 
-/// `r0 = XDP_PASS; exit`, as the kernel reads them.
-const PASS_ALL: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
-
-/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel takes the rest for zeros.
-#[repr(C)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-}
-
-/// The beginning of `union bpf_attr` for `BPF_LINK_CREATE`.
-#[repr(C)]
-struct LinkCreate {
-    prog_fd: u32,
-    target_ifindex: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-/// The program on the far end of a director's cable; taken away when dropped.
+/// The programs on the far ends of a director's cables; taken away when dropped.
 #[derive(Debug)]
-pub(super) struct Wire {
-    _link: OwnedFd,
+pub(super) struct Wires {
+    _links: Vec<OwnedFd>,
 }
 
-impl Wire {
-    /// Prepares the cable from `fabric` to the host `director`.
-    pub(super) fn prepare(fabric: &Host, director: &str) -> Result<Self> {
-        let link = attach(fabric, director)
-            .with_context(|| format!("cannot attach XDP to the far end of {director}'s cable"))?;
-        Ok(Self { _link: link })
+impl Wires {
+    /// Prepares the cables from `fabric` to `director`; what is on its `eth0` bears the tag.
+    pub(super) fn prepare(fabric: &Host, director: &Host, tag: Option<u16>) -> Result<Self> {
+        let program = bpf::load(Kind::Xdp, &PASS_ALL)?;
+        let links = director
+            .interfaces()
+            .iter()
+            .map(|it| bpf::attach_xdp(fabric, &topology::port(director, &it.name), &program))
+            .collect::<Result<_>>()?;
+        if let Some(tag) = tag {
+            tag_packets(fabric, &topology::port(director, "eth0"), tag)?;
+            tag_packets(director, "eth0", tag)?;
+        }
+        Ok(Self { _links: links })
     }
 }
 
-fn attach(host: &Host, interface: &str) -> Result<OwnedFd> {
-    let load = ProgLoad {
-        prog_type: PROG_TYPE_XDP,
-        insn_cnt: 2,
-        insns: PASS_ALL.as_ptr() as u64,
-        license: c"MIT".as_ptr() as u64,
+/// Has one end of a cable tag what it sends, and take the tag from what it receives.
+fn tag_packets(host: &Host, interface: &str, tag: u16) -> Result<()> {
+    // Else the tag is handed on beside the packet, where XDP does not see it.
+    host.offloads(interface, &["txvlan", "off", "rxvlan", "off"])?;
+    let push = [
+        set_register(2, i32::from(TPID)),
+        set_register(3, i32::from(tag)),
+        CALL_VLAN_PUSH,
+        RETURN_OK,
+        EXIT,
+    ];
+    let pop = [CALL_VLAN_POP, RETURN_OK, EXIT];
+    let tc = |words: &[&str]| {
+        host.namespace()
+            .check(Tools::new()?.command("tc")?.args(words))
     };
-    let program = bpf(PROG_LOAD, &load).context("cannot load the program")?;
-    let create = LinkCreate {
-        prog_fd: u32::try_from(program.as_raw_fd())?,
-        target_ifindex: host.ifindex(interface)?,
-        attach_type: ATTACH_TYPE_XDP,
-        flags: NATIVE,
-    };
-    // An interface's index counts within its network namespace.
-    Ok(host.run(|| bpf(LINK_CREATE, &create))?)
+    tc(&["qdisc", "add", "dev", interface, "clsact"])?;
+    for (way, program) in [("egress", &push[..]), ("ingress", &pop)] {
+        let pinned = format!("/sys/fs/bpf/{interface}-{way}");
+        bpf::pin(host, &bpf::load(Kind::SchedCls, program)?, &pinned)?;
+        let filter = ["filter", "add", "dev", interface, way, "bpf"];
+        tc(&[&filter[..], &["direct-action", "object-pinned", &pinned]].concat())?;
+    }
+    Ok(())
 }
 
-fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
-    let size = size_of::<T>();
-    // SAFETY: the kernel reads `size` bytes of `attributes`, and what those point to is constant.
-    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size) };
-    let fd = i32::try_from(answer).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: both commands return a new descriptor, which nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+/// `rN = value`
+fn set_register(number: u8, value: i32) -> Instruction {
+    let mut instruction = [0xb7, number, 0, 0, 0, 0, 0, 0];
+    instruction[4..].copy_from_slice(&value.to_ne_bytes());
+    instruction
 }

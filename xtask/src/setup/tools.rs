@@ -27,10 +27,12 @@ pub(super) enum Occasion {
 
 /// The programs needed, by the Debian package that has them.
 const NEEDED: &[(Occasion, &str, &[&str])] = &[
-    (Occasion::Setup, "iproute2", &["ip", "bridge"]),
+    (Occasion::Setup, "iproute2", &["ip", "bridge", "tc"]),
     (Occasion::Setup, "ethtool", &["ethtool"]),
     (Occasion::Setup, "nginx", &["nginx"]),
     (Occasion::Setup, "wrk", &["wrk"]),
+    (Occasion::Setup, "dnsmasq-base", &["dnsmasq"]),
+    (Occasion::Setup, "knot-dnsutils", &["kdig"]),
     (Occasion::Vm, "qemu-system-x86", &["qemu-system-x86_64"]),
 ];
 

@@ -52,7 +52,7 @@ fn heard(hops: &mut Hops, state: State) {
     hops.neighbour(IFINDEX, address(), Neighbour { mac, state }, Instant::now());
 }
 
-fn known(hops: &Hops, now: Instant) -> Option<Hop> {
+fn known(hops: &mut Hops, now: Instant) -> Option<Hop> {
     match hops.resolve(now).remove(&address()) {
         Some(HopState::Known(hop)) => Some(hop),
         _ => None,
@@ -64,14 +64,14 @@ fn an_unknown_neighbour_is_asked_for_and_then_used() {
     let now = Instant::now();
     let mut hops = hops();
     assert_eq!(hops.to_ask(), [(IFINDEX, address())].into());
-    assert_eq!(known(&hops, now), None);
+    assert_eq!(known(&mut hops, now), None);
     heard(&mut hops, State::Incomplete);
     assert_eq!(hops.to_ask(), [].into());
-    assert_eq!(known(&hops, now), None);
+    assert_eq!(known(&mut hops, now), None);
     heard(&mut hops, State::Confirmed);
     assert_eq!(hops.to_ask(), [].into());
     assert_eq!(
-        known(&hops, now),
+        known(&mut hops, now),
         Some(Hop {
             exits: exits([(IFINDEX, 0, 0)]),
             mac: MAC,
@@ -88,10 +88,10 @@ fn a_stale_neighbour_is_used_and_asked_again() {
     let now = Instant::now();
     let mut hops = hops();
     heard(&mut hops, State::Stale);
-    assert!(known(&hops, now).is_some());
+    assert!(known(&mut hops, now).is_some());
     assert_eq!(hops.to_ask(), [(IFINDEX, address())].into());
     heard(&mut hops, State::Asked);
-    assert!(known(&hops, now).is_some());
+    assert!(known(&mut hops, now).is_some());
     assert_eq!(hops.to_ask(), [].into());
 }
 
@@ -101,7 +101,7 @@ fn a_failed_neighbour_is_not_used_and_asked_again() {
     let mut hops = hops();
     heard(&mut hops, State::Asked);
     heard(&mut hops, State::Failed);
-    assert_eq!(known(&hops, now), None);
+    assert_eq!(known(&mut hops, now), None);
     assert_eq!(hops.to_ask(), [(IFINDEX, address())].into());
 }
 
@@ -111,13 +111,16 @@ fn a_forgotten_neighbour_is_used_for_a_second_only() {
     let mut hops = hops();
     heard(&mut hops, State::Confirmed);
     hops.neighbour_gone(IFINDEX, address(), now);
-    assert!(known(&hops, now + LINGER).is_some());
-    assert_eq!(known(&hops, now + LINGER + Duration::from_millis(1)), None);
+    assert!(known(&mut hops, now + LINGER).is_some());
+    assert_eq!(
+        known(&mut hops, now + LINGER + Duration::from_millis(1)),
+        None
+    );
     assert_eq!(hops.to_ask(), [(IFINDEX, address())].into());
     heard(&mut hops, State::Incomplete);
-    assert!(known(&hops, now).is_some(), "it is being asked again");
+    assert!(known(&mut hops, now).is_some(), "it is being asked again");
     heard(&mut hops, State::Failed);
-    assert_eq!(known(&hops, now), None, "and does not answer");
+    assert_eq!(known(&mut hops, now), None, "and does not answer");
 }
 
 #[test]
@@ -128,12 +131,12 @@ fn one_that_is_flushed_is_used_until_it_has_answered() {
     // What the kernel says on `ip neigh flush`.
     heard(&mut hops, State::Failed);
     hops.neighbour_gone(IFINDEX, address(), now);
-    assert!(known(&hops, now).is_some());
+    assert!(known(&mut hops, now).is_some());
     assert_eq!(hops.to_ask(), [(IFINDEX, address())].into());
     heard(&mut hops, State::Incomplete);
-    assert!(known(&hops, now).is_some());
+    assert!(known(&mut hops, now).is_some());
     heard(&mut hops, State::Confirmed);
-    assert!(known(&hops, now + 2 * LINGER).is_some());
+    assert!(known(&mut hops, now + 2 * LINGER).is_some());
 }
 
 #[test]
@@ -155,7 +158,7 @@ fn the_reason_is_told_where_there_is_no_way() {
         (Route::Via(DIRECT), "is being asked for its MAC address"),
     ] {
         hops.route(address(), route);
-        assert_eq!(reason_of(&hops, now), reason);
+        assert_eq!(reason_of(&mut hops, now), reason);
     }
     let without_mac = Link {
         mac: None,
@@ -163,13 +166,13 @@ fn the_reason_is_told_where_there_is_no_way() {
     };
     hops.link(IFINDEX, without_mac);
     assert_eq!(
-        reason_of(&hops, now),
+        reason_of(&mut hops, now),
         "reached by an interface without an Ethernet address"
     );
 }
 
 /// Why there is no way.
-fn reason_of(hops: &Hops, now: Instant) -> String {
+fn reason_of(hops: &mut Hops, now: Instant) -> String {
     match &hops.resolve(now)[&address()] {
         HopState::Unknown { reason, .. } => reason.clone(),
         HopState::Known(hop) => panic!("{hop:?}"),
@@ -198,7 +201,7 @@ fn behind_a_gateway_the_gateway_is_the_next_hop() {
     let mac = Some(MAC);
     let state = State::Confirmed;
     hops.neighbour(IFINDEX, gateway, Neighbour { mac, state }, now);
-    let hop = known(&hops, now).unwrap();
+    let hop = known(&mut hops, now).unwrap();
     assert_eq!((hop.mac, hop.gateway), (MAC, Some(gateway)));
     assert_eq!(hop.source, Some([10, 0, 0, 2].into()));
     let state = State::Failed;
@@ -207,9 +210,72 @@ fn behind_a_gateway_the_gateway_is_the_next_hop() {
     }
     let late = now + 2 * LINGER;
     assert_eq!(
-        reason_of(&hops, late),
+        reason_of(&mut hops, late),
         "its gateway 10.0.0.1 does not answer ARP"
     );
+}
+
+#[test]
+fn the_old_way_is_taken_for_a_second_while_a_new_next_hop_is_asked_for() {
+    let now = Instant::now();
+    let mut hops = hops();
+    heard(&mut hops, State::Confirmed);
+    let old = known(&mut hops, now).unwrap();
+    let gateway: IpAddr = "10.0.0.1".parse().unwrap();
+    let via = Via {
+        gateway: Some(gateway),
+        ..DIRECT
+    };
+    hops.route(address(), Route::Via(via));
+    assert_eq!(known(&mut hops, now), Some(old));
+    let neighbour = |mac, state| Neighbour { mac, state };
+    hops.neighbour(IFINDEX, gateway, neighbour(None, State::Incomplete), now);
+    assert_eq!(known(&mut hops, now + LINGER), Some(old));
+    let late = now + LINGER + Duration::from_millis(1);
+    assert_eq!(
+        reason_of(&mut hops, late),
+        "its gateway 10.0.0.1 is being asked for its MAC address"
+    );
+
+    // An answer, of whatever kind, ends it.
+    let mac = Some([2, 0, 0, 0, 0, 9]);
+    hops.neighbour(IFINDEX, gateway, neighbour(mac, State::Confirmed), now);
+    assert_eq!(known(&mut hops, now).map(|hop| hop.mac), mac);
+    hops.route(address(), Route::Via(DIRECT));
+    assert_eq!(known(&mut hops, now), Some(old));
+    let other = Via {
+        gateway: Some("10.0.0.2".parse().unwrap()),
+        ..DIRECT
+    };
+    hops.route(address(), Route::Via(other));
+    let failed = neighbour(None, State::Failed);
+    hops.neighbour(IFINDEX, "10.0.0.2".parse().unwrap(), failed, now);
+    assert!(reason_of(&mut hops, now).contains("does not answer"));
+}
+
+#[test]
+fn the_old_way_is_not_taken_by_a_device_that_is_down_or_without_a_route() {
+    let now = Instant::now();
+    let mut hops = hops();
+    heard(&mut hops, State::Confirmed);
+    assert!(known(&mut hops, now).is_some());
+    let other = Via {
+        ifindex: 3,
+        ..DIRECT
+    };
+    hops.link(3, link("eth1"));
+    hops.route(address(), Route::Via(other));
+    assert!(known(&mut hops, now).is_some());
+    let down = Link {
+        state: LinkState::Down,
+        ..link("eth0")
+    };
+    hops.link(IFINDEX, down);
+    assert_eq!(known(&mut hops, now), None);
+    hops.link(IFINDEX, link("eth0"));
+    assert!(known(&mut hops, now).is_some());
+    hops.route(address(), Route::None("unreachable".into()));
+    assert_eq!(known(&mut hops, now), None);
 }
 
 #[test]
@@ -247,7 +313,7 @@ fn the_mtu_is_the_routes_but_never_more_than_the_devices() {
             ..link("eth0")
         };
         hops.link(IFINDEX, changed);
-        assert_eq!(known(&hops, now).unwrap().mtu, mtu);
+        assert_eq!(known(&mut hops, now).unwrap().mtu, mtu);
     }
 }
 
@@ -263,10 +329,10 @@ fn frames_for_a_vlan_leave_by_it_or_by_the_device_below() {
         ..link("eth1.100")
     };
     hops.link(IFINDEX, vlan);
-    assert!(reason_of(&hops, now).contains("not known"));
+    assert!(reason_of(&mut hops, now).contains("not known"));
     hops.link(3, link("eth1"));
     heard(&mut hops, State::Confirmed);
-    let hop = known(&hops, now).unwrap();
+    let hop = known(&mut hops, now).unwrap();
     assert_eq!(hop.exits, exits([(IFINDEX, 0, 0), (3, 100, 0)]));
 }
 
@@ -289,11 +355,11 @@ fn a_device_that_goes_down_takes_its_backends_along() {
                 ..link("eth0")
             }
         ));
-        assert_eq!(reason_of(&hops, now), reason);
+        assert_eq!(reason_of(&mut hops, now), reason);
     }
     assert!(hops.link(IFINDEX, link("eth0")));
     assert!(!hops.link(IFINDEX, link("eth0")), "that is nothing new");
-    assert!(known(&hops, now).is_some());
+    assert!(known(&mut hops, now).is_some());
 }
 
 #[test]
@@ -314,7 +380,7 @@ fn a_route_that_nobody_wants_any_more_is_not_kept() {
     hops.want(BTreeSet::new());
     hops.route(address(), Route::Via(DIRECT));
     hops.want([address()].into());
-    assert!(reason_of(&hops, Instant::now()).contains("not known yet"));
+    assert!(reason_of(&mut hops, Instant::now()).contains("not known yet"));
 }
 
 #[test]
@@ -324,7 +390,7 @@ fn a_link_that_goes_takes_its_neighbours_along() {
     heard(&mut hops, State::Confirmed);
     hops.link_gone(IFINDEX);
     hops.link(IFINDEX, link("eth0"));
-    assert_eq!(known(&hops, now), None);
+    assert_eq!(known(&mut hops, now), None);
 }
 
 #[test]
