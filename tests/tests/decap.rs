@@ -58,9 +58,9 @@ impl Cable {
             ip(namespace, &format!("addr add {v6}/64 dev eth0 nodad"))?;
             ip(namespace, "link set eth0 up")?;
         }
-        for vip in [VIP.into(), IpAddr::from(VIP6)] {
-            ip(&cable.backend, &format!("addr add {vip} dev lo"))?;
-        }
+        ip(&cable.backend, &format!("addr add {VIP} dev lo"))?;
+        // Without this even the loopback's addresses are tentative for a moment.
+        ip(&cable.backend, &format!("addr add {VIP6} dev lo nodad"))?;
         // The way back to the client, without which its packets are refused where rp_filter is on.
         ip(&cable.backend, &format!("route add default via {DIRECTOR}"))?;
         ip(
