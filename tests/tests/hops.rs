@@ -103,7 +103,11 @@ fn a_flushed_neighbour_table_fails_no_request() -> Result<()> {
     std::thread::scope(|scope| {
         let requests = scope.spawn(|| rig.get_at_most(3000, 8));
         while !requests.is_finished() {
-            director.ip(&["neigh", "flush", "dev", "eth0"])?;
+            // `ip` gives up where the kernel makes entries anew as fast as it removes them. Then
+            // some were removed all the same.
+            if let Err(error) = director.ip(&["neigh", "flush", "dev", "eth0"]) {
+                eprintln!("not flushed as a whole: {error:#}");
+            }
             rig.wait_until_active()?;
             std::thread::sleep(Duration::from_millis(300));
         }
