@@ -111,8 +111,9 @@ impl Machine<'_> {
             .arg(&self.image)
             .arg("-initrd")
             .arg(self.initramfs)
-            // A kernel that panics reboots at once, which ends qemu.
-            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
+            // A kernel that panics reboots at once, which ends qemu. Tests wait for grace periods often.
+            .arg("-append")
+            .arg("console=ttyS0 quiet panic=-1 mitigations=off rcupdate.rcu_expedited=1");
         Ok(command)
     }
 }
