@@ -57,7 +57,8 @@ fn ten_thousand_requests_are_answered_directly_by_every_backend() -> Result<()> 
         Packets::of(client)?.since(before.0),
         Packets::of(director)?.since(before.1),
     );
-    assert!(seen.tx >= 50_000 && seen.rx >= 40_000, "{seen:?}");
+    // At the least a SYN, the request, an ACK and a FIN of each; a SYN with ACK, the answer and a FIN.
+    assert!(seen.tx >= 40_000 && seen.rx >= 30_000, "{seen:?}");
     // ARP, and what two readings at two times differ by; one reply in a hundred would show.
     let slack = seen.rx / 100;
     assert!(passed.rx.abs_diff(seen.tx) < slack, "{passed:?} {seen:?}");
