@@ -6,6 +6,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     xdp_lb_ebpf_build::build(
         "xdp-lb-bench-ebpf",
         &["xdp-lb-bench-ebpf"],
-        &["bench-ebpf", "bench/src/abi.rs"],
+        &[
+            "bench-ebpf",
+            "bench/src/abi.rs",
+            "xdp-lb-ebpf/src/runtime.rs",
+        ],
     )
 }

@@ -12,6 +12,8 @@
 #[path = "../../bench/src/abi.rs"]
 pub mod abi;
 mod floor;
+#[path = "../../xdp-lb-ebpf/src/runtime.rs"]
+mod runtime;
 
 use core::ptr;
 
@@ -134,14 +136,3 @@ fn grow(ctx: XdpContext) -> u32 {
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-
-/// Never reached: no code path panics, or the verifier would refuse the programs.
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

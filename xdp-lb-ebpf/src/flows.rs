@@ -24,6 +24,8 @@ use crate::{
 pub(crate) trait Tracked: Address + Sized + 'static {
     /// The flow that is noted of a packet of this family.
     fn flow(packet: &Packet) -> &FlowKey<Self>;
+    /// The same, to note it.
+    fn flow_mut(packet: &mut Packet) -> &mut FlowKey<Self>;
     fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowEntry>;
     fn openings() -> &'static LruHashMap<FlowKey<Self>, FlowEntry>;
 }
@@ -34,6 +36,11 @@ macro_rules! tracked {
             #[inline(always)]
             fn flow(packet: &Packet) -> &FlowKey<Self> {
                 &packet.$flow
+            }
+
+            #[inline(always)]
+            fn flow_mut(packet: &mut Packet) -> &mut FlowKey<Self> {
+                &mut packet.$flow
             }
 
             #[inline(always)]

@@ -1,15 +1,14 @@
 //! Bounds-checked access to the frame: the only place that makes pointers into packets.
 
-use core::{
-    mem::{offset_of, size_of},
-    ptr,
-};
+use core::{mem::size_of, ptr};
 
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
+
+use crate::context;
 
 /// The frame being processed.
 pub(crate) struct Frame {
@@ -24,8 +23,8 @@ impl Frame {
     pub(crate) fn new(ctx: *mut xdp_md) -> Self {
         Self {
             ctx,
-            start: pointer::<{ offset_of!(xdp_md, data) }>(ctx),
-            end: pointer::<{ offset_of!(xdp_md, data_end) }>(ctx),
+            start: context::start(ctx),
+            end: context::end(ctx),
         }
     }
 
@@ -116,33 +115,6 @@ impl Frame {
         let failed = unsafe { bpf_xdp_adjust_tail(self.ctx, -bytes.cast_signed()) };
         (failed == 0).then(|| Self::new(self.ctx))
     }
-}
-
-/// The pointer in the field of the context at `OFFSET`.
-///
-/// The field has 32 bits, and the kernel makes a load of it one of 64. By hand, since the compiler
-/// takes it for what it says: where it then loads in one place and extends to 64 bits in another, the
-/// verifier sees a pointer cut in half.
-#[cfg(target_arch = "bpf")]
-#[inline(always)]
-fn pointer<const OFFSET: usize>(ctx: *mut xdp_md) -> usize {
-    let pointer: u64;
-    // SAFETY: the context is the kernel's and has the field.
-    unsafe {
-        core::arch::asm!(
-            "{pointer} = *(u32 *)({ctx} + {offset})",
-            pointer = out(reg) pointer,
-            ctx = in(reg) ctx,
-            offset = const OFFSET,
-            options(nostack, readonly),
-        );
-    }
-    pointer as usize
-}
-
-#[cfg(not(target_arch = "bpf"))]
-fn pointer<const OFFSET: usize>(_: *mut xdp_md) -> usize {
-    OFFSET
 }
 
 /// Types that any bytes are a valid value of, and that have no padding.

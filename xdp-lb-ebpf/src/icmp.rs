@@ -13,6 +13,7 @@ use network_types::ip::{IpProto, Ipv4Hdr, Ipv6Hdr};
 use xdp_lb_common::{abi::FlowKey, counters::PassReason};
 
 use crate::{
+    flows::Tracked,
     frame::{Frame, Plain},
     maps::GUE_PORT,
     network::{self, FRAGMENT_OFFSET},
@@ -48,17 +49,8 @@ pub(crate) fn read_v4(frame: &Frame, packet: &mut Packet, offset: usize) -> Stat
     if !matches!(kind, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM) {
         return Err(PassReason::OtherProtocol.into());
     }
-    let to = packet.flow_v4.destination;
     let quoted = quoted_v4(&message, offset + HEADER)?;
-    if let Some((inner, family)) = behind_tunnel(&message, quoted.flow.protocol, quoted.ports) {
-        return inner_flow(&message, packet, inner, family);
-    }
-    // An error goes to the one whose packet it is about.
-    if !transport::is_known(quoted.flow.protocol) || quoted.flow.source != to {
-        return Err(PassReason::OtherProtocol.into());
-    }
-    packet.flow_v4 = reversed(with_ports(&message, quoted)?);
-    Ok(())
+    note(&message, packet, quoted)
 }
 
 /// The same for ICMPv6 (RFC 4443): errors are the types below 128.
@@ -71,15 +63,25 @@ pub(crate) fn read_v6(frame: &Frame, packet: &mut Packet, offset: usize) -> Stat
     if kind >= FIRST_THAT_INFORMS {
         return Err(PassReason::OtherProtocol.into());
     }
-    let to = packet.flow_v6.destination;
     let quoted = quoted_v6(&message, offset + HEADER)?;
-    if let Some((inner, family)) = behind_tunnel(&message, quoted.flow.protocol, quoted.ports) {
-        return inner_flow(&message, packet, inner, family);
+    note(&message, packet, quoted)
+}
+
+/// Notes the flow of a quoted packet, which is a backend's, or this director's own in a tunnel.
+#[inline(always)]
+fn note<A: Tracked + PartialEq>(
+    message: &Message,
+    packet: &mut Packet,
+    quoted: Quoted<A>,
+) -> Status {
+    if let Some((inner, family)) = behind_tunnel(message, quoted.flow.protocol, quoted.ports) {
+        return inner_flow(message, packet, inner, family);
     }
-    if !transport::is_known(quoted.flow.protocol) || quoted.flow.source != to {
+    // An error goes to the one whose packet it is about.
+    if quoted.flow.source != A::flow(packet).destination {
         return Err(PassReason::OtherProtocol.into());
     }
-    packet.flow_v6 = reversed(with_ports(&message, quoted)?);
+    *A::flow_mut(packet) = reversed(of_service(message, quoted)?);
     Ok(())
 }
 
@@ -127,14 +129,7 @@ fn quoted_v4(message: &Message, start: usize) -> Result<Quoted<[u8; 4]>, PassRea
         return Err(PassReason::OtherProtocol);
     }
     Ok(Quoted {
-        flow: FlowKey {
-            source: ip.src_addr,
-            destination: ip.dst_addr,
-            source_port_be: [0; 2],
-            destination_port_be: [0; 2],
-            protocol: ip.proto,
-            reserved: [0; 3],
-        },
+        flow: FlowKey::without_ports(ip.src_addr, ip.dst_addr, ip.proto),
         ports: start + length,
     })
 }
@@ -146,14 +141,7 @@ fn quoted_v6(message: &Message, start: usize) -> Result<Quoted<[u8; 16]>, PassRe
         return Err(PassReason::Truncated);
     }
     Ok(Quoted {
-        flow: FlowKey {
-            source: ip.src_addr,
-            destination: ip.dst_addr,
-            source_port_be: [0; 2],
-            destination_port_be: [0; 2],
-            protocol: ip.next_hdr,
-            reserved: [0; 3],
-        },
+        flow: FlowKey::without_ports(ip.src_addr, ip.dst_addr, ip.next_hdr),
         ports: start + Ipv6Hdr::LEN,
     })
 }
@@ -201,16 +189,12 @@ fn inner_flow(message: &Message, packet: &mut Packet, start: usize, family: Fami
     Ok(())
 }
 
+/// The flow of a quoted packet, if it is of a protocol that services have.
 #[inline(always)]
 fn of_service<A>(message: &Message, quoted: Quoted<A>) -> Result<FlowKey<A>, PassReason> {
     if !transport::is_known(quoted.flow.protocol) {
         return Err(PassReason::OtherProtocol);
     }
-    with_ports(message, quoted)
-}
-
-#[inline(always)]
-fn with_ports<A>(message: &Message, quoted: Quoted<A>) -> Result<FlowKey<A>, PassReason> {
     let [a, b, c, d]: [u8; 4] = message.read(quoted.ports).ok_or(PassReason::Truncated)?;
     Ok(FlowKey {
         source_port_be: [a, b],

@@ -15,6 +15,7 @@
 
 mod balance;
 mod budget;
+mod context;
 mod counters;
 mod flows;
 mod fragments;
@@ -25,6 +26,7 @@ mod maps;
 mod network;
 mod outcome;
 mod packet;
+mod runtime;
 mod send;
 mod services;
 mod time;
@@ -120,14 +122,3 @@ fn send(ctx: *mut xdp_md, packet: &mut Packet) -> Outcome {
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-
-/// Never reached: no code path panics, or the verifier would refuse the program.
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

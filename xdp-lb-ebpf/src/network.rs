@@ -62,14 +62,7 @@ pub(crate) fn ipv4(frame: &Frame, packet: &mut Packet) -> Status {
     let transport = start + header_length;
     packet.set_transport(transport);
     packet.transport_length = (total_length - header_length) as u32;
-    packet.flow_v4 = FlowKey {
-        source: ip.src_addr,
-        destination: ip.dst_addr,
-        source_port_be: [0; 2],
-        destination_port_be: [0; 2],
-        protocol: ip.proto,
-        reserved: [0; 3],
-    };
+    packet.flow_v4 = FlowKey::without_ports(ip.src_addr, ip.dst_addr, ip.proto);
     if packet.fragment == Fragment::Later {
         return Ok(());
     }
@@ -99,14 +92,7 @@ pub(crate) fn ipv6(frame: &Frame, packet: &mut Packet) -> Status {
     packet.ip_length = (Ipv6Hdr::LEN + payload_length) as u32;
     packet.traffic_class = ip.vcf[0] << 4 | ip.vcf[1] >> 4;
     packet.is_unfragmentable = true;
-    packet.flow_v6 = FlowKey {
-        source: ip.src_addr,
-        destination: ip.dst_addr,
-        source_port_be: [0; 2],
-        destination_port_be: [0; 2],
-        protocol: 0,
-        reserved: [0; 3],
-    };
+    packet.flow_v6 = FlowKey::without_ports(ip.src_addr, ip.dst_addr, 0);
     let start = start + Ipv6Hdr::LEN;
     let transport = start + skip_extensions(frame, packet, start, ip.next_hdr, payload_length)?;
     packet.set_transport(transport);

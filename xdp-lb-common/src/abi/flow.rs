@@ -18,6 +18,25 @@ pub struct FlowKey<A> {
     pub reserved: [u8; 3],
 }
 
+impl<A> FlowKey<A> {
+    /// A key whose ports are still 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without_ports(source: A, destination: A, protocol: u8) -> Self
+    where
+        A: Copy,
+    {
+        Self {
+            source,
+            destination,
+            source_port_be: [0; 2],
+            destination_port_be: [0; 2],
+            protocol,
+            reserved: [0; 3],
+        }
+    }
+}
+
 /// A remembered flow.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

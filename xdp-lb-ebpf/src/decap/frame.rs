@@ -1,8 +1,10 @@
 //! Bounds-checked access to the frame: the only place that makes pointers into packets.
 
-use core::{mem::offset_of, ptr};
+use core::ptr;
 
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_head};
+
+use crate::context;
 
 /// The frame being processed.
 pub(crate) struct Frame {
@@ -26,8 +28,8 @@ impl Frame {
         };
         Self {
             ctx,
-            start: pointer::<{ offset_of!(xdp_md, data) }>(ctx),
-            end: pointer::<{ offset_of!(xdp_md, data_end) }>(ctx),
+            start: context::start(ctx),
+            end: context::end(ctx),
             length: length as usize,
         }
     }
@@ -79,31 +81,4 @@ impl Frame {
         unsafe { ptr::write(start as *mut [u8; N], header) };
         Some(())
     }
-}
-
-/// The pointer in the field of the context at `OFFSET`.
-///
-/// The field has 32 bits, and the kernel makes a load of it one of 64. By hand, since the compiler
-/// takes it for what it says: where it then loads in one place and extends to 64 bits in another, the
-/// verifier sees a pointer cut in half.
-#[cfg(target_arch = "bpf")]
-#[inline(always)]
-fn pointer<const OFFSET: usize>(ctx: *mut xdp_md) -> usize {
-    let pointer: u64;
-    // SAFETY: the context is the kernel's and has the field.
-    unsafe {
-        core::arch::asm!(
-            "{pointer} = *(u32 *)({ctx} + {offset})",
-            pointer = out(reg) pointer,
-            ctx = in(reg) ctx,
-            offset = const OFFSET,
-            options(nostack, readonly),
-        );
-    }
-    pointer as usize
-}
-
-#[cfg(not(target_arch = "bpf"))]
-fn pointer<const OFFSET: usize>(_: *mut xdp_md) -> usize {
-    0
 }

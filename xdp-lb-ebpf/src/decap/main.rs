@@ -12,10 +12,14 @@
 // On the host, where clippy and rust-analyzer look at it, this is a program that does nothing.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+#[path = "../context.rs"]
+mod context;
 mod frame;
 mod inner;
 mod maps;
 mod outer;
+#[path = "../runtime.rs"]
+mod runtime;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use xdp_lb_common::{
@@ -180,14 +184,3 @@ fn admit<A: Source>(outer: &Outer<A>, settings: Settings) -> Result<(), DropReas
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-
-/// Never reached: no code path panics, or the verifier would refuse the program.
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
