@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod decap;
 pub mod director;
+pub mod health;
 pub mod lookup;
 pub mod metrics;
 pub mod netlink;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use xdp_lb_common::hash::HashKey;
 
+use super::health_check::{self, Health};
 use super::options::{OPTIONS, Options, TABLE_SIZES, read as options};
 use super::reader::{Field, Spot};
 use super::service::{self, ServiceDraft};
@@ -27,6 +28,9 @@ pub(super) struct Draft {
     pub(super) tunnel: Tunnel,
     /// One for each of the tunnels' sources.
     pub(super) tunnel_sources: Vec<Spot>,
+    pub(super) health: Health,
+    /// One for each of the checks' sources.
+    pub(super) health_sources: Vec<Spot>,
     pub(super) services: Vec<ServiceDraft>,
     /// Where there is something to say about all services together.
     pub(super) services_spot: Spot,
@@ -40,6 +44,7 @@ impl Draft {
             limits: self.limits,
             metrics: self.metrics,
             tunnel: self.tunnel,
+            health: self.health,
             services: self
                 .services
                 .into_iter()
@@ -63,6 +68,7 @@ pub(super) fn read(root: Field<'_>) -> Option<Draft> {
         "limits",
         "metrics",
         "tunnel",
+        "health",
         "defaults",
         "services",
     ])?;
@@ -74,6 +80,8 @@ pub(super) fn read(root: Field<'_>) -> Option<Draft> {
     let limits = fields.get_or("limits", Limits::default(), limits);
     let metrics = fields.get("metrics").and_then(metrics);
     let (tunnel, tunnel_sources) = fields.get_or("tunnel", Default::default(), tunnel::read);
+    let (health, health_sources) =
+        fields.get_or("health", Default::default(), health_check::section);
     let defaults = fields.get_or("defaults", Options::default(), defaults);
     Some(Draft {
         interfaces,
@@ -82,6 +90,8 @@ pub(super) fn read(root: Field<'_>) -> Option<Draft> {
         metrics,
         tunnel,
         tunnel_sources,
+        health,
+        health_sources,
         services: fields.get_or("services", Vec::new(), |field| services(field, &defaults)),
         services_spot: fields.get("services").unwrap_or(&root).spot(),
     })

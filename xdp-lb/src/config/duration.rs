@@ -16,6 +16,24 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(number.checked_mul(*millis)?))
 }
 
+/// The duration that `text` spells, if it lies within bounds. `what` is what it is: "an idle timeout".
+pub(super) fn within(
+    text: &str,
+    what: impl std::fmt::Display,
+    (least, most): (Duration, Duration),
+) -> Result<Duration, String> {
+    let duration = parse(text).ok_or_else(|| {
+        format!("`{text}` is not a duration; write a number and a unit: 500ms, 30s, 15m, 1h")
+    })?;
+    if (least..=most).contains(&duration) {
+        return Ok(duration);
+    }
+    let (least, most) = (format(least), format(most));
+    Err(format!(
+        "{text} is out of range; {what} is from {least} to {most}"
+    ))
+}
+
 /// The shortest way to write `duration`, to the millisecond.
 pub(super) fn format(duration: Duration) -> String {
     let millis = duration.as_millis();

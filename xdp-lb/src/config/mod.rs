@@ -10,9 +10,13 @@
 //! takes values out of the tree; `document`, `tunnel`, `service` and `options` know the fields; `rules` are the
 //! ones that hold for a backend that is added later too; `validate` checks what spans services.
 
+#[macro_use]
+mod words;
+
 mod document;
 mod duration;
 mod error;
+mod health_check;
 mod options;
 mod reader;
 mod rules;
@@ -32,6 +36,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 pub use error::{ConfigError, Problem};
+pub use health_check::*;
 pub use rules::{RuleError, validate_backend};
 pub use tunnel::{DEFAULT_GUE_PORT, Tunnel};
 pub use types::{

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::duration;
+use super::health_check::{self, Draft as HealthCheckDraft};
 use super::reader::{Field, Fields};
 use super::types::{ConnectionTracking, Forwarding, IdleTimeout};
 use crate::lookup::{Scheduler, is_prime, next_prime};
@@ -17,6 +18,10 @@ pub(super) const OPTIONS: &[&str] = &[
     "table_size",
     "connection_tracking",
     "idle_timeout",
+    "health_check",
+    "panic_threshold",
+    "tier_minimum",
+    "slow_start",
 ];
 
 /// Bounds of an idle timeout.
@@ -29,14 +34,21 @@ const SCHEDULERS: &[(&str, Scheduler)] = &[
     (Scheduler::Modulo.name(), Scheduler::Modulo),
 ];
 
+/// Bounds of a slow start that is one.
+const SLOW_STARTS: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(60 * 60));
+
 /// What `defaults` supplies, and each service may override.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) forwarding: Forwarding,
     pub(super) scheduler: Scheduler,
     pub(super) table_size: u32,
     pub(super) connection_tracking: ConnectionTracking,
     pub(super) idle_timeout: IdleTimeout,
+    pub(super) health_check: Option<HealthCheckDraft>,
+    pub(super) panic_threshold: Option<u8>,
+    pub(super) tier_minimums: Vec<u32>,
+    pub(super) slow_start: Duration,
 }
 
 impl Default for Options {
@@ -47,6 +59,10 @@ impl Default for Options {
             table_size: 65_537,
             connection_tracking: ConnectionTracking::default(),
             idle_timeout: IdleTimeout::default(),
+            health_check: None,
+            panic_threshold: None,
+            tier_minimums: vec![1],
+            slow_start: Duration::ZERO,
         }
     }
 }
@@ -71,17 +87,37 @@ pub(super) fn read(fields: &Fields<'_>, inherited: &Options) -> Options {
         idle_timeout: fields.get_or("idle_timeout", inherited.idle_timeout, |field| {
             idle_timeout(field, inherited.idle_timeout)
         }),
+        health_check: fields.get_or(
+            "health_check",
+            inherited.health_check.clone(),
+            health_check::read,
+        ),
+        panic_threshold: fields.get_or(
+            "panic_threshold",
+            inherited.panic_threshold,
+            panic_threshold,
+        ),
+        tier_minimums: fields.get_or(
+            "tier_minimum",
+            inherited.tier_minimums.clone(),
+            tier_minimums,
+        ),
+        slow_start: fields.get_or("slow_start", inherited.slow_start, |field| {
+            field.parse("a duration", |text| {
+                duration::within(text, "a slow start", SLOW_STARTS)
+            })
+        }),
     };
     // Whichever of the two is written here is the one to change.
     let written = fields.get("table_size").or(fields.get("scheduler"));
     if let Some(field) = written {
-        check_table_size(field, options);
+        check_table_size(field, &options);
     }
     options
 }
 
 /// Maglev's permutations cover all slots only if their number is prime.
-fn check_table_size(field: &Field<'_>, options: Options) {
+fn check_table_size(field: &Field<'_>, options: &Options) {
     let size = options.table_size;
     if options.scheduler != Scheduler::Maglev || is_prime(size) {
         return;
@@ -90,6 +126,27 @@ fn check_table_size(field: &Field<'_>, options: Options) {
     field.refuse::<()>(format_args!(
         "table_size {size} is not prime, as scheduler `maglev` needs it; the next prime is {next}"
     ));
+}
+
+/// A percentage, or `off`.
+fn panic_threshold(field: &Field<'_>) -> Option<Option<u8>> {
+    field.parse("a percentage", |text| {
+        if text == "off" {
+            return Ok(None);
+        }
+        health_check::percentage(text, 99).map(Some)
+    })
+}
+
+/// One number, or one for each tier.
+fn tier_minimums(field: &Field<'_>) -> Option<Vec<u32>> {
+    let items = field.one_or_more()?;
+    let numbers = items
+        .iter()
+        .map(|item| item.number("a number of backends", 1..=65_534));
+    // All of them first, so that each problem is noted.
+    let numbers: Vec<_> = numbers.collect();
+    numbers.into_iter().collect()
 }
 
 /// `{ tcp: 15m, udp: 2m }`; what is not there is as in `default`.
@@ -104,18 +161,7 @@ fn idle_timeout(field: &Field<'_>, default: IdleTimeout) -> Option<IdleTimeout> 
 fn timeout(fields: &Fields<'_>, name: &str, default: Duration) -> Duration {
     fields.get_or(name, default, |field| {
         field.parse("a duration", |text| {
-            let duration = duration::parse(text).ok_or_else(|| {
-                format!(
-                    "`{text}` is not a duration; write a number and a unit: 500ms, 30s, 15m, 1h"
-                )
-            })?;
-            if (SHORTEST..=LONGEST).contains(&duration) {
-                return Ok(duration);
-            }
-            let (least, most) = (duration::format(SHORTEST), duration::format(LONGEST));
-            Err(format!(
-                "{text} is out of range; an idle timeout is from {least} to {most}"
-            ))
+            duration::within(text, "an idle timeout", (SHORTEST, LONGEST))
         })
     })
 }

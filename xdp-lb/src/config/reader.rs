@@ -76,6 +76,12 @@ impl<'a> Field<'a> {
         None
     }
 
+    /// As [`Field::refuse`], for a place that was read before.
+    pub(super) fn refuse_at<T>(&self, spot: &Spot, reason: impl fmt::Display) -> Option<T> {
+        self.problems.push(spot.at, &spot.field, reason);
+        None
+    }
+
     pub(super) fn spot(&self) -> Spot {
         Spot {
             at: self.at,
@@ -173,6 +179,14 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// The fields of a mapping that is not there.
+    pub(super) fn no_fields(&'a self) -> Fields<'a> {
+        Fields {
+            of: self,
+            fields: Vec::new(),
+        }
+    }
+
     fn indexed(&'a self, nodes: &'a [Node]) -> Vec<Self> {
         let items = nodes.iter().enumerate().map(|(index, node)| Self {
             node,
@@ -190,10 +204,7 @@ impl<'a> Field<'a> {
             Value::Mapping(entries) => entries,
             _ => return self.refuse(format_args!("expected a mapping, found {}", self.kind())),
         };
-        let mut fields = Fields {
-            of: self,
-            fields: Vec::with_capacity(entries.len()),
-        };
+        let mut fields = self.no_fields();
         for (key, node) in entries {
             fields.add(key, node, known);
         }
@@ -247,6 +258,11 @@ impl<'a> Fields<'a> {
     pub(super) fn get(&self, name: &str) -> Option<&Field<'a>> {
         let found = self.fields.iter().find(|(field, _)| *field == name);
         found.map(|(_, field)| field)
+    }
+
+    /// All fields with their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'a str, &Field<'a>)> {
+        self.fields.iter().map(|(name, field)| (*name, field))
     }
 
     /// The field `name`, which is to be there. `example` is how it is written.

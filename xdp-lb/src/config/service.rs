@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use xdp_lb_common::hash::Affinity;
 
@@ -51,11 +52,19 @@ pub(super) fn read(field: &Field<'_>, defaults: &Options) -> Option<ServiceDraft
     let (vips, vip_spots) = vips?;
     let (ports, port_spots) = ports?;
     let (backends, backend_spots) = backends?;
+    let protocol = protocol?;
+    let health_check = match &options.health_check {
+        Some(draft) => match draft.resolve(&vips, &ports, protocol) {
+            Ok(check) => Some(Arc::new(check)),
+            Err((spot, reason)) => return field.refuse_at(&spot, reason),
+        },
+        None => None,
+    };
     let draft = ServiceDraft {
         service: Service {
             name,
             vips,
-            protocol: protocol?,
+            protocol,
             ports,
             affinity,
             forwarding: options.forwarding,
@@ -63,6 +72,10 @@ pub(super) fn read(field: &Field<'_>, defaults: &Options) -> Option<ServiceDraft
             table_size: options.table_size,
             connection_tracking: options.connection_tracking,
             idle_timeout: options.idle_timeout,
+            health_check,
+            panic_threshold: options.panic_threshold,
+            tier_minimums: options.tier_minimums,
+            slow_start: options.slow_start,
             backends,
         },
         name: name_spot,
@@ -129,16 +142,27 @@ fn backends(field: &Field<'_>) -> Option<(Vec<Backend>, Vec<Spot>)> {
 fn backend(field: &Field<'_>) -> Option<(Backend, Spot)> {
     if !field.is_mapping() {
         let address = backend_address(field)?;
-        let weight = DEFAULT_WEIGHT;
-        return Some((Backend { address, weight }, field.spot()));
+        let backend = Backend {
+            address,
+            weight: DEFAULT_WEIGHT,
+            tier: 0,
+        };
+        return Some((backend, field.spot()));
     }
-    let fields = field.mapping(&["address", "weight"])?;
+    let fields = field.mapping(&["address", "weight", "tier"])?;
     let weight = fields.get_or("weight", DEFAULT_WEIGHT, |field| {
         field.number("a weight", 0..=MAX_WEIGHT)
     });
+    let tier = fields.get_or("tier", 0, |field| {
+        u8::try_from(field.number("a tier", 0..=255)?).ok()
+    });
     let field = fields.require("address", "10.0.0.11")?;
-    let address = backend_address(field)?;
-    Some((Backend { address, weight }, field.spot()))
+    let backend = Backend {
+        address: backend_address(field)?,
+        weight,
+        tier,
+    };
+    Some((backend, field.spot()))
 }
 
 fn backend_address(field: &Field<'_>) -> Option<IpAddr> {

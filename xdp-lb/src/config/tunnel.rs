@@ -35,11 +35,14 @@ impl Tunnel {
     /// The source address that is written for tunnels to `backend`, if one is.
     #[must_use]
     pub fn source_for(&self, backend: IpAddr) -> Option<IpAddr> {
-        let sources = self.source.iter().copied();
-        sources
-            .into_iter()
-            .find(|source| source.is_ipv4() == backend.is_ipv4())
+        of_its_family(&self.source, backend)
     }
+}
+
+/// The one of `sources` that is of the family of `address`.
+pub(super) fn of_its_family(sources: &[IpAddr], address: IpAddr) -> Option<IpAddr> {
+    let mut sources = sources.iter().copied();
+    sources.find(|source| source.is_ipv4() == address.is_ipv4())
 }
 
 /// Reads `{ source: 192.0.2.1, gue_port: 6080 }`, with the places of the sources.
@@ -49,14 +52,14 @@ pub(super) fn read(field: &Field<'_>) -> Option<(Tunnel, Vec<Spot>)> {
         u16::try_from(field.number("a port", 1..=65_535)?).ok()
     });
     let (source, spots) = fields
-        .get_or("source", Vec::new(), sources)
+        .get_or("source", Vec::new(), |field| sources(field, "tunnels"))
         .into_iter()
         .unzip();
     Some((Tunnel { source, gue_port }, spots))
 }
 
-/// One address or a list with at most one of each family.
-fn sources(field: &Field<'_>) -> Option<Vec<(IpAddr, Spot)>> {
+/// One address or a list with at most one of each family. `whose` sources they are: "tunnels".
+pub(super) fn sources(field: &Field<'_>, whose: &str) -> Option<Vec<(IpAddr, Spot)>> {
     let items = field.one_or_more()?;
     let mut sources: Vec<(IpAddr, Spot)> = Vec::new();
     for item in &items {
@@ -65,7 +68,7 @@ fn sources(field: &Field<'_>) -> Option<Vec<(IpAddr, Spot)>> {
         if let Some((other, _)) = sources.iter().find(same) {
             let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
             return item.refuse(format_args!(
-                "{other} is the source of tunnels over {family} already; list one of each family"
+                "{other} is the source of {whose} over {family} already; list one of each family"
             ));
         }
         sources.push((source, item.spot()));

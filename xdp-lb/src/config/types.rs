@@ -1,6 +1,7 @@
 //! The configuration as the rest of the daemon sees it: plain values, defaults filled in.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -8,6 +9,7 @@ use xdp_lb_common::hash::{Affinity, HashKey};
 
 use super::Scheduler;
 use super::duration;
+use super::health_check::{Health, HealthCheck};
 use super::tunnel::Tunnel;
 use super::vip::Vip;
 
@@ -28,6 +30,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Where tunnels to the backends begin.
     pub tunnel: Tunnel,
+    /// What health checks have in common.
+    pub health: Health,
     /// In the order of the file; may be empty.
     pub services: Vec<Service>,
 }
@@ -39,36 +43,6 @@ pub struct Interface {
     pub name: String,
     /// How the program is attached to it.
     pub mode: AttachMode,
-}
-
-/// Declares an enum whose variants are words of the configuration: `name`, `Display`, `Serialize`.
-macro_rules! words {
-    ($(#[$doc:meta])* $enum:ident { $($(#[$variant_doc:meta])* $variant:ident $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-        pub enum $enum {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)*
-        }
-
-        impl $enum {
-            /// Every variant with its word.
-            pub(super) const WORDS: &[(&str, Self)] = &[$(($word, Self::$variant)),*];
-
-            /// The word for it in the configuration.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word,)*
-                }
-            }
-        }
-
-        impl std::fmt::Display for $enum {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(self.name())
-            }
-        }
-    };
 }
 
 words! {
@@ -182,6 +156,17 @@ pub struct Service {
     pub connection_tracking: ConnectionTracking,
     /// How long silent flows are remembered.
     pub idle_timeout: IdleTimeout,
+    /// What tells whether a backend can serve; None: nothing does, and it is taken to.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// In percent: when more than this share of the backends that are wanted is down, all are used;
+    /// None: never.
+    pub panic_threshold: Option<u8>,
+    /// By tier, the last one also for all further tiers: with fewer healthy backends than this, the
+    /// next tier is used too. At least one.
+    pub tier_minimums: Vec<u32>,
+    /// How long the weight of a backend grows that came up; zero: it does not.
+    #[serde(serialize_with = "duration::serialize")]
+    pub slow_start: Duration,
     /// In the order of the file, each address once; may be empty.
     pub backends: Vec<Backend>,
 }
@@ -213,6 +198,8 @@ pub struct Backend {
     pub address: IpAddr,
     /// Its share of new flows relative to the others: 0..=65535; 0: drained.
     pub weight: u32,
+    /// It is used when tiers of lower numbers have too few healthy backends: 0..=255.
+    pub tier: u8,
 }
 
 /// The word for an affinity in the configuration.

@@ -140,8 +140,8 @@ fn check_claims(services: &[ServiceDraft], problems: &Problems<'_>) {
     }
 }
 
-/// No backend has the address of a VIP: its packets would come back to the director. No tunnel begins
-/// at one: backends have the VIPs too, and drop what comes from an address of their own.
+/// No backend has the address of a VIP: its packets would come back to the director. No tunnel and no
+/// check begins at one: backends have the VIPs too, and drop what comes from an address of their own.
 fn check_vips(draft: &Draft, problems: &Problems<'_>) {
     let mut vips: HashMap<Vip, (&str, usize)> = HashMap::new();
     for draft in &draft.services {
@@ -150,7 +150,9 @@ fn check_vips(draft: &Draft, problems: &Problems<'_>) {
                 .or_insert((&draft.service.name, spot.at.line));
         }
     }
-    for (source, spot) in draft.tunnel.source.iter().zip(&draft.tunnel_sources) {
+    let tunnels = draft.tunnel.source.iter().zip(&draft.tunnel_sources);
+    let checks = draft.health.source.iter().zip(&draft.health_sources);
+    for (source, spot) in tunnels.chain(checks) {
         if let Some((name, line)) = vips.get(&Vip::from(*source)) {
             let reason = format_args!(
                 "{source} is a vip of service `{name}` (line {line}), and backends drop what comes \

@@ -72,6 +72,11 @@ impl Vip {
         Ok(vip)
     }
 
+    /// True if `address` is it, or lies in it.
+    pub(super) fn contains(self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.length) == self.address
+    }
+
     fn check(self) -> Result<(), RuleError> {
         let length = self.length;
         let address = match self.address {

@@ -285,6 +285,7 @@ mod tests {
         service.backends.push(config::Backend {
             address: address(3),
             weight: 20,
+            tier: 0,
         });
         let found: Vec<_> = overrides
             .effective(&service)

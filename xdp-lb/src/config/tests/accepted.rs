@@ -84,6 +84,7 @@ fn a_whole_file_is_read_field_by_field() {
     let backend = |address, weight| Backend {
         address: v4(address),
         weight,
+        tier: 0,
     };
     let web = Service {
         name: "web".into(),
@@ -96,6 +97,10 @@ fn a_whole_file_is_read_field_by_field() {
         table_size: 65_537,
         connection_tracking: ConnectionTracking::Full,
         idle_timeout: IdleTimeout::default(),
+        health_check: None,
+        panic_threshold: None,
+        tier_minimums: vec![1],
+        slow_start: Duration::ZERO,
         backends: vec![backend("10.0.0.11", 100), backend("10.0.0.12", 50)],
     };
     let every = Service {

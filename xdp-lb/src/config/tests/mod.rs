@@ -2,6 +2,7 @@
 
 mod accepted;
 mod files;
+mod health_checks;
 mod prefixes;
 mod refused;
 mod refused_services;

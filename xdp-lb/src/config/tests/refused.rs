@@ -143,7 +143,7 @@ fn the_other_fields_of_the_file_are_checked() {
         (
             "colour: red",
             "2:1 colour: unknown field; expected `interfaces`, `hash_key`, `limits`, `metrics`, \
-             `tunnel`, `defaults` or `services`",
+             `tunnel`, `health`, `defaults` or `services`",
         ),
         (
             "vrrp: []",
@@ -224,7 +224,8 @@ fn the_defaults_are_checked_even_if_no_service_uses_them() {
         (
             "name: x",
             "3:3 defaults.name: unknown field; expected `forwarding`, `scheduler`, `table_size`, \
-             `connection_tracking` or `idle_timeout`",
+             `connection_tracking`, `idle_timeout`, `health_check`, `panic_threshold`, \
+             `tier_minimum` or `slow_start`",
         ),
         (
             "forwarding: geneve",

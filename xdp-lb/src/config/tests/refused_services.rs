@@ -77,12 +77,6 @@ fn the_fields_of_a_service_are_checked() {
         ),
         (
             "affinity: flow",
-            "health_check: { type: http }",
-            "3:83 services[0].health_check: `health_check` is not supported by this version; \
-             leave it out",
-        ),
-        (
-            "affinity: flow",
             "name: b",
             "3:83 services[0].name: is given twice, first in line 3; keep one",
         ),
