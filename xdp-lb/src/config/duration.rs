@@ -35,7 +35,8 @@ pub(super) fn within(
 }
 
 /// The shortest way to write `duration`, to the millisecond.
-pub(super) fn format(duration: Duration) -> String {
+#[must_use]
+pub fn format(duration: Duration) -> String {
     let millis = duration.as_millis();
     let exact = |(_, length): &&(&str, u64)| millis.is_multiple_of(u128::from(*length));
     match UNITS.iter().find(exact) {

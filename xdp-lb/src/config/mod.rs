@@ -35,6 +35,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+pub use duration::format as format_duration;
 pub use error::{ConfigError, Problem};
 pub use health_check::*;
 pub use rules::{RuleError, validate_backend};

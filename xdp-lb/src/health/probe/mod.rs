@@ -1,6 +1,19 @@
-//! Asking a backend once.
+//! Asking a backend once: a file for each protocol.
+//!
+//! Nothing that a backend does may keep a check from ending in time, or grow the daemon's memory: each
+//! has one deadline for everything, and a limit for whatever it reads.
 
-use std::net::{IpAddr, SocketAddr};
+mod socket;
+mod tcp;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{Cause, Kind};
+use crate::config::{HealthCheck, Probe, format_duration};
 
 /// Whom to ask, and by which way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,4 +28,64 @@ pub struct Target {
     pub source: Option<IpAddr>,
     /// The largest IP packet that the way takes, in bytes, without outer headers; None: not known.
     pub mtu: Option<u16>,
+}
+
+impl Target {
+    /// The address that the check is about: the VIP, else the backend's own.
+    #[must_use]
+    pub fn asked(&self) -> IpAddr {
+        self.vip.unwrap_or(self.address.ip())
+    }
+}
+
+/// What is being done, so that a check that ran out of time can say at what.
+#[derive(Debug, Default)]
+pub struct Stage(Mutex<&'static str>);
+
+impl Stage {
+    /// From now on it is this: "connecting".
+    pub fn set(&self, stage: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    fn get(&self) -> &'static str {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks once, for no longer than the check's timeout. Returns the result, and how long it took.
+pub async fn run_in_time(check: &HealthCheck, target: &Target) -> (Result<(), Cause>, Duration) {
+    let stage = Stage::default();
+    let begun = Instant::now();
+    let limit = check.pace.timeout;
+    let result = match tokio::time::timeout(limit, run(check, target, &stage)).await {
+        Ok(result) => result,
+        Err(_) => Err(too_late(limit, stage.get())),
+    };
+    (result, begun.elapsed())
+}
+
+/// "timeout after 1s while connecting".
+fn too_late(limit: Duration, stage: &str) -> Cause {
+    let limit = format_duration(limit);
+    let text = match stage {
+        "" => format!("timeout after {limit}"),
+        stage => format!("timeout after {limit} while {stage}"),
+    };
+    Cause::new(Kind::Timeout, text)
+}
+
+/// Asks once. The caller bounds the time.
+///
+/// # Errors
+///
+/// Says why the backend cannot serve, or, with [`Kind::Local`], why it could not be asked.
+pub async fn run(check: &HealthCheck, target: &Target, stage: &Stage) -> Result<(), Cause> {
+    match &check.probe {
+        Probe::Tcp => tcp::connect(target, stage).await.map(drop),
+        _ => Err(Cause::new(
+            Kind::Local,
+            "this kind of check is not there yet",
+        )),
+    }
 }

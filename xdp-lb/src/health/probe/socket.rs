@@ -1,0 +1,97 @@
+//! Sockets of checks: marked, bound, and closed without a trace.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+
+use super::Target;
+
+/// Bytes that the kernel may hold of what a backend sends: more than any answer that is looked at, and
+/// little enough for thousands of backends that never stop sending.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// Bytes of a TCP header without options.
+const TCP_HEADER: u16 = 20;
+
+/// Connects to the target.
+///
+/// The connection is closed by RST: an orderly end would leave an entry in TIME-WAIT for a minute, of
+/// which thousands of checks a second would make more than a host has ports.
+///
+/// # Errors
+///
+/// If the kernel refuses a setting, or the connection is not made.
+pub(super) async fn connect_tcp(target: &Target) -> io::Result<TcpStream> {
+    let socket = new(target, Type::STREAM, Protocol::TCP)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(segment) = segment(target) {
+        socket.set_tcp_mss(u32::from(segment))?;
+    }
+    let socket = TcpSocket::from_std_stream(socket.into());
+    socket.connect(target.address).await
+}
+
+/// A UDP socket that takes datagrams from the target alone.
+///
+/// # Errors
+///
+/// If the kernel refuses a setting, or knows no way to the target.
+pub(super) async fn connect_udp(target: &Target) -> io::Result<UdpSocket> {
+    let socket = new(target, Type::DGRAM, Protocol::UDP)?;
+    socket.connect(&SockAddr::from(target.address))?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// A socket with the mark and the source address of the target; it does not block.
+///
+/// # Errors
+///
+/// If the kernel refuses a setting.
+pub(super) fn new(target: &Target, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let domain = Domain::for_address(target.address);
+    let socket = Socket::new(domain, kind.nonblocking().cloexec(), Some(protocol))?;
+    // Before it is connected, which fixes the window that is offered.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    if let Some(mark) = target.mark {
+        SockRef::from(&socket).set_mark(mark)?;
+    }
+    if let Some(source) = target.source {
+        if kind == Type::STREAM {
+            // Ports are chosen when connecting, so that one may serve for many backends.
+            without_port(&socket)?;
+        }
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(socket)
+}
+
+/// Has `bind` leave the port open until the socket is connected.
+fn without_port(socket: &Socket) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+
+    setsockopt(socket, IpBindAddressNoPort, &true).map_err(io::Error::from)
+}
+
+/// The size of a TCP segment, options included, that fits the way to the target.
+pub(super) fn segment(target: &Target) -> Option<u16> {
+    /// The smallest that Linux takes.
+    const LEAST: u16 = 88;
+    let segment = target
+        .mtu?
+        .checked_sub(ip_header(target.address.ip()) + TCP_HEADER)?;
+    (segment >= LEAST).then_some(segment)
+}
+
+/// Bytes of an IP header without options.
+pub(super) const fn ip_header(address: IpAddr) -> u16 {
+    match address {
+        IpAddr::V4(_) => 20,
+        IpAddr::V6(_) => 40,
+    }
+}
