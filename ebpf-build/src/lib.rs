@@ -17,7 +17,7 @@ use toolchain::Toolchain;
 
 /// The crates that may use unstable features with a stable compiler: BPF needs a few. The same for
 /// all objects, or each would have the compiler's dependencies built again.
-const UNSTABLE_IN: &str = "aya_ebpf,xdp_lb_ebpf,xdp_lb_decap";
+const UNSTABLE_IN: &str = "aya_ebpf,xdp_lb_ebpf,xdp_lb_decap,xdp_lb_check";
 
 /// Builds the binaries of `package` and puts the objects of those that `objects` names into `$OUT_DIR`.
 /// Cargo is to run the build script again when something in `sources` changes, folders or files in the

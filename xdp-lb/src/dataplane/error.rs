@@ -15,7 +15,7 @@ pub enum DataplaneError {
     NoProgram { name: &'static str },
     #[error("cannot load the object")]
     Object(#[source] EbpfError),
-    #[error("the kernel refuses the XDP program")]
+    #[error("the kernel refuses the program")]
     Load(#[source] ProgramError),
     #[error("the object holds no map `{name}`")]
     MissingMap { name: &'static str },
@@ -42,6 +42,11 @@ pub enum DataplaneError {
          make `limits` smaller (`xdp-lb config check` shows what takes how much), or free memory"
     )]
     Memory { needed_mib: u64, available_mib: u64 },
+    #[error(
+        "there can be no more than {most} health checks with `via: vip`: let some of them go to the \
+         backends' own addresses"
+    )]
+    TooManyTargets { most: u32 },
     #[error("pin directory {}: {reason}", path.display())]
     Pins { path: PathBuf, reason: String },
     #[error("pinned link {}", path.display())]

@@ -8,6 +8,7 @@
 //! whose pins are there adopts them, with the flows in them.
 
 mod attach;
+pub mod check;
 mod clock;
 mod counters;
 pub mod decap;
