@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use nix::unistd::geteuid;
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::geteuid,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -32,6 +35,7 @@ pub struct RunOptions {
 pub async fn run(options: RunOptions, config: Config) -> anyhow::Result<()> {
     std::fs::create_dir_all(&options.paths.state)
         .with_context(|| format!("state directory {}", options.paths.state.display()))?;
+    lift_file_limit();
     let mut socket = Socket::open(&options.socket)?;
     let metrics = config.metrics;
     let director = Director::start(options.paths.clone(), config)
@@ -70,6 +74,14 @@ pub async fn run(options: RunOptions, config: Config) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Each health check that is under way is an open file. Where the limit cannot be lifted, there are fewer
+/// at once.
+fn lift_file_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// Says so where the likely reason of a failure is that this is not root.

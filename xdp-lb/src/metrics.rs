@@ -1,5 +1,7 @@
 //! The metrics, in the text format of Prometheus (`OpenMetrics` 1.0). docs/metrics.md lists them.
 
+use std::{sync::atomic::AtomicU64, time::Duration};
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -8,7 +10,7 @@ use prometheus_client::{
 
 use crate::director::{
     ChangeError, DirectorHandle,
-    view::{BackendView, ServiceView, StatsView, StatusView},
+    view::{BackendView, HealthView, ServiceView, StatsView, StatusView},
 };
 
 /// What the text is.
@@ -43,6 +45,13 @@ struct BackendState {
     state: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Checked {
+    service: String,
+    backend: String,
+    result: String,
+}
+
 /// Asks the director and writes what it says.
 ///
 /// # Errors
@@ -54,6 +63,7 @@ pub async fn render(director: &DirectorHandle) -> Result<String, ChangeError> {
     stats(&mut registry, &director.stats().await?);
     services(&mut registry, &director.services().await?);
     backends(&mut registry, &director.backends(None).await?);
+    health(&mut registry, &director.health(None).await?);
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|error| ChangeError::Refused(format!("metrics cannot be written: {error}")))?;
@@ -106,6 +116,7 @@ fn services(registry: &mut Registry, services: &[ServiceView]) {
     let bytes = Family::<Service, Counter>::default();
     let active = Family::<Service, Gauge>::default();
     let moving = Family::<Service, Gauge>::default();
+    let panic = Family::<Service, Gauge>::default();
     for view in services {
         let service = Service {
             service: view.name.clone(),
@@ -119,6 +130,7 @@ fn services(registry: &mut Registry, services: &[ServiceView]) {
         moving
             .get_or_create(&service)
             .set(i64::from(view.moving_slots));
+        panic.get_or_create(&service).set(i64::from(view.panic));
     }
     registry.register("service_packets", "Packets forwarded, by service", packets);
     registry.register("service_bytes", "Bytes forwarded, by service", bytes);
@@ -131,6 +143,11 @@ fn services(registry: &mut Registry, services: &[ServiceView]) {
         "service_moving_slots",
         "Slots that remember the backend they moved from",
         moving,
+    );
+    registry.register(
+        "service_panic",
+        "1 where too many backends are down, so that all of them are used",
+        panic,
     );
 }
 
@@ -149,9 +166,11 @@ fn backends(registry: &mut Registry, backends: &[BackendView]) {
             .get_or_create(&backend)
             .inc_by(view.forwarded.packets);
         bytes.get_or_create(&backend).inc_by(view.forwarded.bytes);
-        weight.get_or_create(&backend).set(i64::from(view.weight));
+        weight
+            .get_or_create(&backend)
+            .set(i64::from(view.weight_in_force));
         slots.get_or_create(&backend).set(i64::from(view.slots));
-        for state in ["active", "draining", "unreachable"] {
+        for state in ["active", "draining", "down", "standby", "unreachable"] {
             let labels = BackendState {
                 service: backend.service.clone(),
                 backend: backend.backend.clone(),
@@ -175,4 +194,46 @@ fn backends(registry: &mut Registry, backends: &[BackendView]) {
         "1 for the state that the backend is in",
         states,
     );
+}
+
+fn health(registry: &mut Registry, views: &[HealthView]) {
+    let up = Family::<Backend, Gauge>::default();
+    let latency = Family::<Backend, Gauge<f64, AtomicU64>>::default();
+    let results = Family::<Checked, Counter>::default();
+    for view in views {
+        let backend = Backend {
+            service: view.service.clone(),
+            backend: view.backend.to_string(),
+        };
+        up.get_or_create(&backend)
+            .set(i64::from(view.state == "up"));
+        if let Some(last) = &view.last {
+            let took = Duration::from_micros(last.took_microseconds);
+            latency.get_or_create(&backend).set(took.as_secs_f64());
+        }
+        let passed = ("passed", view.passed);
+        let failed = view
+            .failed
+            .iter()
+            .map(|(kind, &count)| (kind.as_str(), count));
+        for (result, count) in [passed].into_iter().chain(failed) {
+            let checked = Checked {
+                service: backend.service.clone(),
+                backend: backend.backend.clone(),
+                result: result.into(),
+            };
+            results.get_or_create(&checked).inc_by(count);
+        }
+    }
+    registry.register(
+        "health_up",
+        "1 if the health check says that the backend can serve",
+        up,
+    );
+    registry.register(
+        "health_check_seconds",
+        "How long the last health check took",
+        latency,
+    );
+    registry.register("health_checks", "Health checks by their result", results);
 }

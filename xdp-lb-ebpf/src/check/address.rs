@@ -18,12 +18,7 @@ const BPF_F_IPV6: u64 = 128;
 /// Sends a packet that is on its way out to `address`, or has one that comes in come from there. None
 /// where the kernel refuses; then the packet may be half changed.
 #[inline(always)]
-pub(crate) fn change(
-    ctx: &TcContext,
-    packet: &Packet,
-    way: Way,
-    address: &[u8; 16],
-) -> Option<()> {
+pub(crate) fn change(ctx: &TcContext, packet: &Packet, way: Way, address: &[u8; 16]) -> Option<()> {
     let old = match way {
         Way::Out => &packet.destination,
         Way::In => &packet.source,

@@ -91,7 +91,12 @@ pub(crate) fn remember(flow: &Flow, backend: &[u8; 16]) -> Option<()> {
 pub(crate) fn asked(flow: &Flow) -> Option<[u8; 16]> {
     let entry = FLOWS.get_ptr(flow)?;
     // SAFETY: the kernel frees no element of a map that a running program has got.
-    let (backend, sent) = unsafe { ((*entry).backend, ptr::read_volatile(&raw const (*entry).sent)) };
+    let (backend, sent) = unsafe {
+        (
+            (*entry).backend,
+            ptr::read_volatile(&raw const (*entry).sent),
+        )
+    };
     // Read after the other, so that it is not the earlier one.
     // SAFETY: has no precondition.
     let now = unsafe { bpf_ktime_get_ns() };

@@ -113,8 +113,19 @@ impl Packet {
     #[inline(always)]
     fn read_v4(ctx: &TcContext, network: usize) -> Option<Self> {
         let header: [u8; V4] = read(ctx, network)?;
-        let [version_and_words, traffic_class, a, b, id @ .., c, d, _, protocol, _, _] =
-            *header.first_chunk::<12>()?;
+        let [
+            version_and_words,
+            traffic_class,
+            a,
+            b,
+            id @ ..,
+            c,
+            d,
+            _,
+            protocol,
+            _,
+            _,
+        ] = *header.first_chunk::<12>()?;
         let header_length = usize::from(version_and_words & 0x0f) * 4;
         let fragment = u16::from_be_bytes([c, d]);
         if version_and_words >> 4 != 4 || header_length < V4 || fragment & FRAGMENT != 0 {

@@ -21,7 +21,10 @@ pub use self::listen::{ListenError, Socket, serve_tcp};
 use crate::{
     director::{
         Change, ChangeError, DirectorHandle, chain,
-        view::{BackendView, ChangeView, ErrorView, ServiceView, StatsView, StatusView},
+        view::{
+            BackendView, ChangeView, CheckedView, ErrorView, HealthView, ServiceView, StatsView,
+            StatusView,
+        },
     },
     metrics,
 };
@@ -49,6 +52,20 @@ pub struct ChangeBackend {
     pub draining: Option<bool>,
 }
 
+/// Body of `POST /v1/health/check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckHealth {
+    /// Address of the backend.
+    pub backend: IpAddr,
+    /// The service whose check is meant; missing: those of all services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Run it at once, not when it is its turn.
+    #[serde(default)]
+    pub now: bool,
+}
+
 /// Answer to `POST /v1/detach`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detached {
@@ -73,6 +90,8 @@ pub fn router(director: DirectorHandle) -> Router {
             patch(change_backend).delete(remove_backend),
         )
         .route("/v1/stats", get(stats))
+        .route("/v1/health", get(health))
+        .route("/v1/health/check", post(check_health))
         .route("/v1/config/reload", post(reload))
         .route("/v1/detach", post(detach))
         .route("/metrics", get(metrics_text))
@@ -99,7 +118,9 @@ impl IntoResponse for Failure {
 impl From<ChangeError> for Failure {
     fn from(error: ChangeError) -> Self {
         let status = match &error {
-            ChangeError::NoService { .. } | ChangeError::NoBackend { .. } => StatusCode::NOT_FOUND,
+            ChangeError::NoService { .. }
+            | ChangeError::NoBackend { .. }
+            | ChangeError::NoCheck { .. } => StatusCode::NOT_FOUND,
             ChangeError::Exists { .. } => StatusCode::CONFLICT,
             ChangeError::Refused(_)
             | ChangeError::Config(_)
@@ -139,6 +160,25 @@ async fn backends(
 
 async fn stats(State(director): State<DirectorHandle>) -> Answer<StatsView> {
     Ok(Json(director.stats().await?))
+}
+
+async fn health(
+    State(director): State<DirectorHandle>,
+    Query(of): Query<BackendsOf>,
+) -> Answer<Vec<HealthView>> {
+    Ok(Json(director.health(of.service).await?))
+}
+
+async fn check_health(
+    State(director): State<DirectorHandle>,
+    body: Body<CheckHealth>,
+) -> Answer<Vec<CheckedView>> {
+    let Json(CheckHealth {
+        backend,
+        service,
+        now,
+    }) = body?;
+    Ok(Json(director.check_health(service, backend, now).await?))
 }
 
 async fn add_backend(

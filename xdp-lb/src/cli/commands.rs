@@ -9,14 +9,16 @@ use std::{
 use hyper::Method;
 use serde::Serialize;
 
-use super::{Backend, BackendOf, Command, Service, tables};
+use super::{Backend, BackendOf, Command, Health, Service, health, tables};
 use crate::{
     api::{
-        AddBackend, ChangeBackend, Detached,
+        AddBackend, ChangeBackend, CheckHealth, Detached,
         client::{Client, ClientError},
     },
     dataplane::{PinDirectory, User},
-    director::view::{BackendView, ChangeView, ServiceView, StatsView, StatusView},
+    director::view::{
+        BackendView, ChangeView, CheckedView, HealthView, ServiceView, StatsView, StatusView,
+    },
 };
 
 /// How often `stats --watch` looks.
@@ -47,6 +49,7 @@ impl Session {
             ),
             Command::Service(Service::Show { name }) => self.service(&name).await,
             Command::Backend(command) => self.backend(command).await,
+            Command::Health(command) => self.health(command).await,
             Command::Stats { watch: true, all } => self.watch(all).await,
             Command::Stats { watch: false, all } => {
                 let stats: StatsView = self.get("/v1/stats").await?;
@@ -65,7 +68,7 @@ impl Session {
 
     async fn service(&self, name: &str) -> anyhow::Result<()> {
         // Fails with a list of the services where there is none of this name.
-        let backends: Vec<BackendView> = self.get(&backends_of(Some(name))).await?;
+        let backends: Vec<BackendView> = self.get(&of("backends", Some(name))).await?;
         let services: Vec<ServiceView> = self.get("/v1/services").await?;
         let service = services
             .into_iter()
@@ -84,7 +87,7 @@ impl Session {
         let changed = |of: &BackendOf, what: &str| format!("{}: {} {what}", of.service, of.address);
         let (done, change): (String, ChangeView) = match command {
             Backend::List { service } => {
-                let views: Vec<BackendView> = self.get(&backends_of(service.as_deref())).await?;
+                let views: Vec<BackendView> = self.get(&of("backends", service.as_deref())).await?;
                 return self.show(&views, |views| tables::backends(views));
             }
             Backend::Add { of, weight } => {
@@ -134,6 +137,40 @@ impl Session {
             }
         };
         self.show(&change, |change| tables::change(&done, change))
+    }
+
+    async fn health(&self, command: Health) -> anyhow::Result<()> {
+        match command {
+            Health::List { service } => {
+                let views: Vec<HealthView> = self.get(&of("health", service.as_deref())).await?;
+                self.show(&views, |views| health::list(views))
+            }
+            Health::Show { backend } => {
+                let mut views: Vec<HealthView> = self.get(&of("health", None)).await?;
+                views.retain(|view| view.backend == backend);
+                anyhow::ensure!(
+                    !views.is_empty(),
+                    "no health check asks {backend}; `xdp-lb health list` shows those there are"
+                );
+                self.show(&views, |views| health::show(views))
+            }
+            Health::Check {
+                backend,
+                service,
+                now,
+            } => {
+                let body = CheckHealth {
+                    backend,
+                    service,
+                    now,
+                };
+                let views: Vec<CheckedView> = self.post("/v1/health/check", &body).await?;
+                self.show(&views, |views| health::checked(views))?;
+                let failed = views.iter().filter(|view| !view.result.passed).count();
+                anyhow::ensure!(failed == 0, "{failed} of {} checks failed", views.len());
+                Ok(())
+            }
+        }
     }
 
     async fn detach(&self, pin_dir: PathBuf) -> anyhow::Result<()> {
@@ -224,10 +261,11 @@ fn path_of(of: &BackendOf) -> String {
     )
 }
 
-fn backends_of(service: Option<&str>) -> String {
+/// The call for `what` of a service, or of all.
+fn of(what: &str, service: Option<&str>) -> String {
     match service {
-        Some(name) => format!("/v1/backends?service={}", escaped(name)),
-        None => "/v1/backends".into(),
+        Some(name) => format!("/v1/{what}?service={}", escaped(name)),
+        None => format!("/v1/{what}"),
     }
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod commands;
 mod decap;
+mod health;
 mod tables;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
@@ -62,6 +63,9 @@ enum Command {
     /// Show and change backends.
     #[command(subcommand)]
     Backend(Backend),
+    /// Show what health checks tell, and check a backend now.
+    #[command(subcommand)]
+    Health(Health),
     /// Show the counters: every verdict and every reason for it.
     Stats {
         /// Show rates, anew each second, until interrupted.
@@ -149,6 +153,31 @@ enum Backend {
     Enable(BackendOf),
     /// Take a backend away; its connections break. Drain it first.
     Remove(BackendOf),
+}
+
+#[derive(Debug, Subcommand)]
+enum Health {
+    /// List the backends of a service, or of all: state, since when, last cause, latency.
+    List {
+        /// Name of the service.
+        service: Option<String>,
+    },
+    /// Show all that is known of one backend, with its history.
+    Show {
+        /// Address of the backend.
+        backend: IpAddr,
+    },
+    /// Wait for the next result of a backend's checks.
+    Check {
+        /// Address of the backend.
+        backend: IpAddr,
+        /// The checks of this service only.
+        #[arg(long)]
+        service: Option<String>,
+        /// Run them at once, instead of waiting for their turn.
+        #[arg(long)]
+        now: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]

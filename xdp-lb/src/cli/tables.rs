@@ -118,7 +118,7 @@ pub(super) fn service(service: &ServiceView) -> String {
         packets,
         bytes: count,
     } = service.forwarded;
-    fields(&[
+    let mut lines = vec![
         ("name", service.name.clone()),
         ("vip", list(&service.vips)),
         ("protocol", service.protocol.clone()),
@@ -134,7 +134,12 @@ pub(super) fn service(service: &ServiceView) -> String {
             ),
         ),
         ("forwarded", format!("{packets} packets, {}", bytes(count))),
-    ])
+    ];
+    if service.panic {
+        let text = "too many backends are down: all of them are used";
+        lines.push(("panic", text.into()));
+    }
+    fields(&lines)
 }
 
 pub(super) fn backends(backends: &[BackendView]) -> String {
@@ -151,10 +156,15 @@ pub(super) fn backends(backends: &[BackendView]) -> String {
             Some(reason) => format!("{}: {reason}", backend.state),
             None => backend.state.clone(),
         };
+        let weight = if backend.weight_in_force == backend.weight {
+            backend.weight.to_string()
+        } else {
+            format!("{} of {}", backend.weight_in_force, backend.weight)
+        };
         table.add_row(vec![
             Cell::new(&backend.service),
             Cell::new(backend.address),
-            Cell::new(backend.weight),
+            Cell::new(weight),
             Cell::new(state),
             Cell::new(format!("{:.2} %", backend.share * 100.0)),
             Cell::new(backend.slots),
@@ -281,7 +291,7 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// Seconds in the two largest units.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),

@@ -73,7 +73,8 @@ impl Vip {
     }
 
     /// True if `address` is it, or lies in it.
-    pub(super) fn contains(self, address: IpAddr) -> bool {
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.length) == self.address
     }
 

@@ -297,7 +297,8 @@ impl Failure {
 /// Adds `clsact` to an interface that has none, and removes filters of ours.
 fn prepare_clsact(interface: &str) -> Result<(), Failure> {
     match qdisc_add_clsact(interface) {
-        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {}
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {
+        }
         outcome => outcome.map_err(Failure::Clsact)?,
     }
     for way in [Way::Out, Way::In] {

@@ -33,7 +33,7 @@ impl Director {
             Ok(report) => {
                 info!(service, %address, %change, "changed at run time");
                 Ok(ChangeView {
-                    notes: self.note_on(address, change),
+                    notes: self.note_on(service, address, change),
                     ..report::change(report)
                 })
             }
@@ -66,7 +66,8 @@ impl Director {
     }
 
     /// Takes another config. One that cannot be taken whole changes nothing.
-    pub(super) async fn reload(&mut self, config: Config) -> Result<ChangeView, ChangeError> {
+    pub(super) async fn reload(&mut self, mut config: Config) -> Result<ChangeView, ChangeError> {
+        self.health.intern(&mut config);
         let mut notes = self.needs_restart(&config)?;
         let ports = dataplane::ports(&config.interfaces)?;
         let mut overrides = self.overrides.clone();
@@ -131,15 +132,27 @@ impl Director {
     }
 
     /// What else to know of a new backend.
-    fn note_on(&self, address: IpAddr, change: Change) -> Vec<String> {
+    fn note_on(&self, service: &str, address: IpAddr, change: Change) -> Vec<String> {
         match (change, self.resolver.hops.borrow().get(&address)) {
             (Change::Add { .. }, Some(HopState::Unknown { reason, .. })) => {
                 vec![format!(
                     "{address} gets connections once it can be reached: {reason}"
                 )]
             }
+            (Change::Add { .. }, _) if self.is_down(service, address) => {
+                vec![format!(
+                    "{address} gets connections once its health check succeeds"
+                )]
+            }
             _ => Vec::new(),
         }
+    }
+
+    /// True if a health check keeps the backend from being used.
+    fn is_down(&self, service: &str, address: IpAddr) -> bool {
+        let service = self.find_service(service).ok();
+        let check = service.and_then(|service| self.health.check_of(service, address));
+        check.is_some_and(|check| !check.is_up())
     }
 
     /// Holds a change at run time to the rules of the config file.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -12,10 +12,11 @@ use xdp_lb_common::{abi::ServiceEntry, hash::Affinity};
 use super::{
     keys::{Key, keys},
     overrides::Overrides,
+    selection::Standing,
     ways::{Way, Ways},
 };
 use crate::{
-    config::{Config, ConnectionTracking, Protocol, Service},
+    config::{Config, ConnectionTracking, Protocol, Service, WhenDown},
     lookup::{Candidate, Scheduler},
 };
 
@@ -29,6 +30,8 @@ pub(super) struct DesiredService {
     pub(super) scheduler: Scheduler,
     pub(super) table_size: u32,
     pub(super) backends: BTreeMap<IpAddr, DesiredBackend>,
+    /// True where too many backends are down, so that those that are down are used as well.
+    pub(super) is_panicking: bool,
 }
 
 /// One backend, as it should be.
@@ -37,9 +40,37 @@ pub(super) struct DesiredBackend {
     /// As configured or set at run time.
     pub(super) weight: u32,
     pub(super) draining: bool,
+    pub(super) tier: u8,
     pub(super) origin: Origin,
     /// Where its frames go, or why it cannot be reached.
     pub(super) way: Result<Way, String>,
+    /// What health checks say.
+    pub(super) health: Health,
+    /// Whether it gets slots, or why not.
+    pub(super) standing: Standing,
+    /// The weight that counts: `weight`, or a part of it while it grows.
+    pub(super) weight_in_force: u32,
+}
+
+/// What health checks say of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// Nobody asks.
+    Unchecked,
+    /// It can serve; since then, where it came up under this daemon.
+    Up { since: Option<Instant> },
+    /// It cannot, for this reason.
+    Down {
+        reason: String,
+        /// What becomes of its connections.
+        then: WhenDown,
+    },
+}
+
+impl Health {
+    pub(super) fn is_up(&self) -> bool {
+        !matches!(self, Self::Down { .. })
+    }
 }
 
 /// Where a backend comes from.
@@ -59,16 +90,36 @@ impl DesiredService {
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         self.backends
             .iter()
-            .filter(|(_, backend)| backend.way.is_ok() && !backend.draining && backend.weight > 0)
+            .filter(|(_, backend)| backend.standing.is_in_use())
             .map(|(&address, backend)| Candidate {
                 address,
-                weight: backend.weight,
+                weight: backend.weight_in_force,
             })
             .collect()
     }
 }
 
-/// The services that `config` and `overrides` ask for, with what is known of the ways there.
+impl DesiredBackend {
+    /// True if nothing but its health may keep it from being used.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.draining && self.weight > 0
+    }
+
+    /// The way that packets to it take; None where none are to be sent.
+    pub(super) fn served_way(&self) -> Option<&Way> {
+        let is_left = matches!(
+            self.health,
+            Health::Down {
+                then: WhenDown::Move,
+                ..
+            }
+        ) && !self.standing.is_in_use();
+        self.way.as_ref().ok().filter(|_| !is_left)
+    }
+}
+
+/// The services that `config` and `overrides` ask for, with what is known of the ways there. What
+/// depends on the backends' health is still open.
 pub(super) fn desired(
     config: &Config,
     overrides: &Overrides,
@@ -103,8 +154,12 @@ fn desired_service(
             let backend = DesiredBackend {
                 weight: effective.weight,
                 draining: effective.draining,
+                tier: effective.tier,
                 origin: effective.origin,
                 way: ways.to(address, service.forwarding, &config.tunnel),
+                health: Health::Unchecked,
+                standing: Standing::Down,
+                weight_in_force: effective.weight,
             };
             (address, backend)
         })
@@ -120,6 +175,7 @@ fn desired_service(
         scheduler: service.scheduler,
         table_size: service.table_size,
         backends,
+        is_panicking: false,
     }
 }
 

@@ -6,11 +6,13 @@ use std::{
     sync::Arc,
 };
 
+use futures_util::future::try_join_all;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Change, ChangeError,
-    view::{BackendView, ChangeView, ServiceView, StatsView, StatusView},
+    health_view::Pending,
+    view::{BackendView, ChangeView, CheckedView, HealthView, ServiceView, StatsView, StatusView},
 };
 use crate::config::{self, Config};
 
@@ -25,6 +27,16 @@ pub(super) enum Request {
         reply: Reply<Vec<BackendView>>,
     },
     Stats(Reply<StatsView>),
+    Health {
+        service: Option<String>,
+        reply: Reply<Vec<HealthView>>,
+    },
+    CheckHealth {
+        service: Option<String>,
+        backend: IpAddr,
+        now: bool,
+        reply: Reply<Vec<Pending>>,
+    },
     Change {
         service: String,
         address: IpAddr,
@@ -97,6 +109,38 @@ impl DirectorHandle {
     /// If counters cannot be read.
     pub async fn stats(&self) -> Result<StatsView, ChangeError> {
         self.ask(Request::Stats).await
+    }
+
+    /// What health checks tell of the backends of a service, or of all.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such service.
+    pub async fn health(&self, service: Option<String>) -> Result<Vec<HealthView>, ChangeError> {
+        self.ask(|reply| Request::Health { service, reply }).await
+    }
+
+    /// Waits for the next results of a backend's health checks, those of one service or of all; they are
+    /// run at once if `now`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such service or check, or if no result comes in time.
+    pub async fn check_health(
+        &self,
+        service: Option<String>,
+        backend: IpAddr,
+        now: bool,
+    ) -> Result<Vec<CheckedView>, ChangeError> {
+        let pending = self
+            .ask(|reply| Request::CheckHealth {
+                service,
+                backend,
+                now,
+                reply,
+            })
+            .await?;
+        try_join_all(pending.into_iter().map(Pending::result)).await
     }
 
     /// Changes a backend; in force when this returns, and after a restart.

@@ -1,15 +1,19 @@
 //! The one task that owns the state. Config, netlink and API send it messages; it derives the desired
-//! data plane from (config + runtime changes) × next hops, compares it with what the maps hold, and
-//! applies the difference. Nothing else writes maps.
+//! data plane from (config + runtime changes) × health × next hops, compares it with what the maps hold,
+//! and applies the difference. Nothing else writes maps.
 
 mod changes;
+mod checks;
 mod desired;
 mod error;
 mod handle;
+mod health_view;
 mod keys;
 mod maps;
 mod overrides;
+mod ramp;
 mod report;
+mod selection;
 mod store;
 mod tables;
 pub mod view;
@@ -27,7 +31,8 @@ use tokio::{sync::mpsc, time::timeout};
 use tracing::{info, warn};
 
 use self::{
-    desired::{addresses, desired},
+    checks::{HealthChecks, World},
+    desired::{DesiredService, addresses, desired},
     handle::Request,
     overrides::Overrides,
     store::StateStore,
@@ -44,6 +49,12 @@ use crate::{
 /// How long the first tables wait for next hops. Neighbours on a local network answer in a few
 /// milliseconds; those that do not are taken in when they do.
 const FIRST_HOPS: Duration = Duration::from_secs(1);
+
+/// How long the first tables wait for the first results of health checks.
+const FIRST_CHECKS: Duration = Duration::from_secs(1);
+
+/// How long a change of a backend's health waits for others, so that they make one table together.
+const CROWD: Duration = Duration::from_millis(5);
 
 /// Requests that may wait for the director.
 const QUEUE: usize = 64;
@@ -69,6 +80,9 @@ pub struct Director {
     origin: Origin,
     tables: Tables,
     resolver: Resolver,
+    health: HealthChecks,
+    /// When to look at the backends' health again: it has changed, or a weight grows.
+    next_look: Option<Instant>,
     attachments: Vec<Attachment>,
     /// Indices of the interfaces that frames may leave by.
     ports: BTreeSet<u32>,
@@ -90,7 +104,7 @@ impl Director {
     /// # Errors
     ///
     /// If anything on the way fails; what was running before goes on.
-    pub async fn start(paths: Paths, config: Config) -> anyhow::Result<Self> {
+    pub async fn start(paths: Paths, mut config: Config) -> anyhow::Result<Self> {
         let ports = dataplane::ports(&config.interfaces)?;
         let store = StateStore::new(&paths.state);
         let mut overrides = store.load().with_context(|| {
@@ -116,6 +130,8 @@ impl Director {
         let until = Instant::now() + longest.unwrap_or_default();
         let sizes = dataplane.sizes();
         let tables = Tables::adopt(&dataplane, sizes, config.hash_key, &found, until);
+        let mut health = HealthChecks::new(&config);
+        health.intern(&mut config);
         let mut director = Self {
             paths,
             config,
@@ -125,11 +141,15 @@ impl Director {
             origin,
             tables,
             resolver: crate::netlink::follow().context("netlink")?,
+            health,
+            next_look: None,
             attachments: Vec::new(),
             ports,
             started: Instant::now(),
         };
         director.wait_for_hops(FIRST_HOPS).await;
+        director.apply()?;
+        director.wait_for_checks(FIRST_CHECKS).await;
         director.apply()?;
         director.attach_all()?;
         director.say_hello();
@@ -146,8 +166,13 @@ impl Director {
 
     async fn run(&mut self, mut requests: mpsc::Receiver<Request>) -> Ended {
         loop {
-            let next = self.tables.settle(&mut self.dataplane, Instant::now());
-            let settle = async {
+            let now = Instant::now();
+            if self.next_look.is_some_and(|at| at <= now) {
+                self.look_at_health();
+            }
+            let settled = self.tables.settle(&mut self.dataplane, now);
+            let next = settled.into_iter().chain(self.next_look).min();
+            let due = async {
                 match next {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
@@ -175,7 +200,11 @@ impl Director {
                         }
                     }
                 },
-                () = settle => {}
+                () = self.health.changed() => {
+                    let soon = Instant::now() + CROWD;
+                    self.next_look = self.next_look.into_iter().chain([soon]).min();
+                }
+                () = due => {}
             }
         }
     }
@@ -189,6 +218,15 @@ impl Director {
                 drop(reply.send(self.backends(service.as_deref())));
             }
             Request::Stats(reply) => drop(reply.send(self.stats())),
+            Request::Health { service, reply } => {
+                drop(reply.send(self.health(service.as_deref())));
+            }
+            Request::CheckHealth {
+                service,
+                backend,
+                now,
+                reply,
+            } => drop(reply.send(self.check_health(service.as_deref(), backend, now))),
             Request::Change {
                 service,
                 address,
@@ -233,7 +271,29 @@ impl Director {
         new
     }
 
+    /// Waits until each check that has not told anything yet has a result, but no longer than `patience`:
+    /// so the first tables have those that can serve.
+    async fn wait_for_checks(&mut self, patience: Duration) {
+        /// Between two looks.
+        const PAUSE: Duration = Duration::from_millis(10);
+        let until = Instant::now() + patience;
+        while self.health.any_without_result() && Instant::now() < until {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     fn hops_changed(&mut self) {
+        self.follow("next hops changed");
+    }
+
+    fn look_at_health(&mut self) {
+        // Set again by what follows, where a weight is still to grow.
+        self.next_look = None;
+        self.follow("health changed");
+    }
+
+    /// Brings the maps to what has changed outside, and says what that moved.
+    fn follow(&mut self, what: &str) {
         match self.apply() {
             Ok(report) => {
                 for (service, moved) in report.iter().filter(|(_, moved)| moved.slots_moved > 0) {
@@ -241,23 +301,39 @@ impl Director {
                         slots_moved,
                         table_size,
                     } = moved;
-                    info!(%service, slots_moved, table_size, "next hops changed");
+                    info!(%service, slots_moved, table_size, "{what}");
                 }
             }
-            Err(error) => warn!(error = %chain(&error), "next hops changed, tables did not"),
+            Err(error) => warn!(error = %chain(&error), "{what}, tables did not"),
         }
     }
 
-    /// Brings the maps to what config, changes and next hops ask for.
+    /// Brings the maps to what config, changes, health and next hops ask for.
     fn apply(&mut self) -> Result<BTreeMap<String, Moved>, ChangeError> {
         let hops = self.resolver.hops.borrow_and_update().clone();
-        let ways = Ways {
+        let mut desired = self.without_health(&hops);
+        let world = World {
+            config: &self.config,
             hops: &hops,
             ports: &self.ports,
         };
-        let desired = desired(&self.config, &self.overrides, ways);
-        self.tables
-            .apply(&mut self.dataplane, &desired, Instant::now())
+        let (tables, dataplane) = (&self.tables, &self.dataplane);
+        let in_use =
+            |service: &DesiredService| tables.in_use(dataplane, &service.name, &service.keys);
+        self.health.want(&desired, world, in_use)?;
+        let now = Instant::now();
+        let grows = self.health.judge(&mut desired, &self.config, now);
+        self.next_look = self.next_look.into_iter().chain(grows).min();
+        self.tables.apply(&mut self.dataplane, &desired, now)
+    }
+
+    /// What is desired, as far as health checks do not decide it.
+    fn without_health(&self, hops: &NextHops) -> Vec<DesiredService> {
+        let ways = Ways {
+            hops,
+            ports: &self.ports,
+        };
+        desired(&self.config, &self.overrides, ways)
     }
 
     fn attach_all(&mut self) -> Result<(), ChangeError> {

@@ -33,6 +33,7 @@ pub(super) struct Overrides(BTreeMap<String, BTreeMap<IpAddr, Override>>);
 pub(super) struct Effective {
     pub(super) weight: u32,
     pub(super) draining: bool,
+    pub(super) tier: u8,
     pub(super) origin: Origin,
 }
 
@@ -84,6 +85,7 @@ impl Overrides {
                     .and_then(|change| change.weight)
                     .unwrap_or(backend.weight),
                 draining: change.is_some_and(|change| change.draining),
+                tier: backend.tier,
                 origin: if change.is_some() {
                     Origin::Changed
                 } else {
@@ -101,6 +103,7 @@ impl Overrides {
                 let effective = Effective {
                     weight: change.weight.unwrap_or(DEFAULT_WEIGHT),
                     draining: change.draining,
+                    tier: 0,
                     origin: Origin::Runtime,
                 };
                 (address, effective)

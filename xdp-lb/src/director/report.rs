@@ -1,18 +1,18 @@
 //! Answers to questions: the director's state in the shapes of [`view`](super::view).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use xdp_lb_common::{abi::ABI_VERSION, counters::Counter};
 
 use super::{
     ChangeError, Director,
-    desired::{DesiredBackend, DesiredService, Origin, desired},
+    desired::{DesiredBackend, DesiredService, Health, Origin},
+    selection::Standing,
     tables::{Moved, Tables},
     view::{
         BackendView, ChangeView, CounterView, InterfaceView, LimitsView, MovedView, ServiceView,
         StatsView, StatusView, TrafficView,
     },
-    ways::Ways,
 };
 use crate::{
     config::Service,
@@ -44,11 +44,10 @@ impl Director {
 
     fn desired(&self) -> Vec<DesiredService> {
         let hops = self.resolver.hops.borrow();
-        let ways = Ways {
-            hops: &hops,
-            ports: &self.ports,
-        };
-        desired(&self.config, &self.overrides, ways)
+        let mut desired = self.without_health(&hops);
+        let now = Instant::now();
+        self.health.judge(&mut desired, &self.config, now);
+        desired
     }
 
     pub(super) fn status(&self) -> Result<StatusView, ChangeError> {
@@ -126,6 +125,7 @@ impl Director {
             moving_slots,
             backends: desired.backends.len(),
             active_backends: active(desired),
+            panic: desired.is_panicking,
             forwarded: forwarded.into(),
         })
     }
@@ -166,8 +166,10 @@ impl Director {
                 service: service.name.clone(),
                 address,
                 weight: backend.weight,
+                weight_in_force: backend.weight_in_force,
+                tier: backend.tier,
                 state: state(backend).into(),
-                reason: backend.way.as_ref().err().cloned(),
+                reason: reason(backend),
                 slots,
                 share: if total == 0 {
                     0.0
@@ -240,10 +242,26 @@ fn active(service: &DesiredService) -> usize {
 fn state(backend: &DesiredBackend) -> &'static str {
     if backend.way.is_err() {
         "unreachable"
-    } else if backend.draining || backend.weight == 0 {
+    } else if !backend.is_wanted() {
         "draining"
     } else {
-        "active"
+        match backend.standing {
+            Standing::InUse | Standing::InUseThoughDown => "active",
+            Standing::Standby => "standby",
+            Standing::Down => "down",
+        }
+    }
+}
+
+/// Why a backend is not used, or used though it is down.
+fn reason(backend: &DesiredBackend) -> Option<String> {
+    match (&backend.way, &backend.health) {
+        (Err(reason), _) => Some(reason.clone()),
+        (Ok(_), Health::Down { reason, .. }) if backend.standing.is_in_use() => {
+            Some(format!("though down, since too many are: {reason}"))
+        }
+        (Ok(_), Health::Down { reason, .. }) => Some(reason.clone()),
+        (Ok(_), _) => None,
     }
 }
 

@@ -99,6 +99,8 @@ pub struct ServiceView {
     pub backends: usize,
     /// Number of backends that get new connections.
     pub active_backends: usize,
+    /// True where too many backends are down, so that those that are down are used as well.
+    pub panic: bool,
     /// What was forwarded.
     pub forwarded: TrafficView,
 }
@@ -112,9 +114,14 @@ pub struct BackendView {
     pub address: IpAddr,
     /// Its weight.
     pub weight: u32,
-    /// `active`, `draining` or `unreachable`.
+    /// The weight that counts now: less than `weight` while it grows after the backend came up.
+    pub weight_in_force: u32,
+    /// Its tier.
+    pub tier: u8,
+    /// `active`, `draining`, `down` (by its health check), `standby` (its tier is not needed) or
+    /// `unreachable`.
     pub state: String,
-    /// Why it is unreachable.
+    /// Why it is unreachable or down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Slots that send new connections to it.
@@ -176,4 +183,87 @@ pub struct MovedView {
 pub struct ErrorView {
     /// The thing, the reason and the way out.
     pub error: String,
+}
+
+/// One row of `GET /v1/health`: what a check tells about a backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthView {
+    /// Name of the service.
+    pub service: String,
+    /// Address of the backend.
+    pub backend: IpAddr,
+    /// What is asked: "http GET /healthz, port 80, via vip 192.0.2.10". Backends of several services
+    /// with one check are asked once.
+    pub check: String,
+    /// `up`, `down`, `held` (down, for it went down too often) or `unchecked` (down, since no check has
+    /// ended yet).
+    pub state: String,
+    /// Seconds since it has been so; absent where it was so before the daemon began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_seconds: Option<u64>,
+    /// Seconds for which it will be held down yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_seconds: Option<u64>,
+    /// The last result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<ResultView>,
+    /// Why the last check failed that did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<FailureView>,
+    /// Checks that succeeded.
+    pub passed: u64,
+    /// Checks that failed, by the kind of cause.
+    pub failed: BTreeMap<String, u64>,
+    /// The last changes between up and down, the newest last.
+    pub history: Vec<EventView>,
+}
+
+/// The result of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultView {
+    /// True if it succeeded.
+    pub passed: bool,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// How long it took, in microseconds.
+    pub took_microseconds: u64,
+    /// How many milliseconds ago it ended.
+    pub ago_milliseconds: u64,
+}
+
+/// A check that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureView {
+    /// When: seconds since 1970.
+    pub at: u64,
+    /// Why.
+    pub cause: String,
+}
+
+/// A change between up and down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    /// When: seconds since 1970.
+    pub at: u64,
+    /// `up` or `down`.
+    pub to: String,
+    /// Why it went down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+/// One row of the answer to `POST /v1/health/check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedView {
+    /// Name of the service.
+    pub service: String,
+    /// Address of the backend.
+    pub backend: IpAddr,
+    /// What was asked.
+    pub check: String,
+    /// What came of it.
+    pub result: ResultView,
+    /// The state that follows: `up`, `down` or `held`.
+    pub state: String,
 }

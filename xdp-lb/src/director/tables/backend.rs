@@ -42,16 +42,16 @@ pub(super) fn begin(
     maps.set_backends(&[(index, entry)])
 }
 
-/// Writes the way to a backend, or that there is none.
+/// Writes the way to a backend, or that no packets are to be sent to it.
 pub(super) fn write(
     maps: &mut impl Maps,
     index: u16,
     backend: &DesiredBackend,
 ) -> Result<(), DataplaneError> {
     let held = maps.backend(index);
-    let entry = match &backend.way {
-        Ok(way) => served(&held, way),
-        Err(_) => BackendEntry {
+    let entry = match backend.served_way() {
+        Some(way) => served(&held, way),
+        None => BackendEntry {
             next_hop: 0,
             ..held
         },
@@ -71,7 +71,7 @@ pub(super) fn moved(
     backend: &DesiredBackend,
 ) -> Option<BackendEntry> {
     let held = maps.backend(index);
-    let entry = served(&held, backend.way.as_ref().ok()?);
+    let entry = served(&held, backend.served_way()?);
     (NextHop::unpack(held.next_hop).is_serving() && entry != held).then_some(entry)
 }
 

@@ -15,7 +15,8 @@ mod table;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
     time::Instant,
 };
 
@@ -29,6 +30,7 @@ use self::{indices::Indices, room::Room};
 use super::{
     desired::{DesiredService, unmapped},
     error::ChangeError,
+    keys::Key,
     maps::Maps,
 };
 use crate::dataplane::{DataplaneError, Found, Sizes};
@@ -99,6 +101,28 @@ impl Tables {
             .iter()
             .find(|(_, table)| table.name == name)
             .map(|(&id, table)| (id, table))
+    }
+
+    /// The backends that have slots in the table of the service with this name, or, while names are not
+    /// known after a restart, with one of these keys.
+    pub(super) fn in_use(
+        &self,
+        maps: &impl Maps,
+        name: &str,
+        keys: &BTreeSet<Key>,
+    ) -> HashSet<IpAddr> {
+        let shares_key = |table: &&Table| table.name.is_empty() && !table.keys.is_disjoint(keys);
+        let named = self.find(name).map(|(_, table)| table);
+        let table = named.or_else(|| self.tables.values().find(shares_key));
+        let Some(table) = table else {
+            return HashSet::new();
+        };
+        let shares = Self::shares(maps, table);
+        let members = table.members.iter();
+        members
+            .filter(|(_, index)| shares.contains_key(index))
+            .map(|(&address, _)| address)
+            .collect()
     }
 
     /// How many slots each backend index has in a table.

@@ -3,8 +3,10 @@
 //! Nothing that a backend does may keep a check from ending in time, or grow the daemon's memory: each
 //! has one deadline for everything, and a limit for whatever it reads.
 
+mod http;
 mod socket;
 mod tcp;
+mod tls;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -83,6 +85,12 @@ fn too_late(limit: Duration, stage: &str) -> Cause {
 pub async fn run(check: &HealthCheck, target: &Target, stage: &Stage) -> Result<(), Cause> {
     match &check.probe {
         Probe::Tcp => tcp::connect(target, stage).await.map(drop),
+        Probe::Tls(settings) => {
+            let stream = tcp::connect(target, stage).await?;
+            let shaken = tls::handshake(stream, settings, None, &[], target, stage).await;
+            shaken.map(drop)
+        }
+        Probe::Http(settings) => http::ask(check, settings, target, stage).await,
         _ => Err(Cause::new(
             Kind::Local,
             "this kind of check is not there yet",

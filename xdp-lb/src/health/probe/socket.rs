@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -61,17 +61,26 @@ pub(super) fn new(target: &Target, kind: Type, protocol: Protocol) -> io::Result
     if let Some(mark) = target.mark {
         SockRef::from(&socket).set_mark(mark)?;
     }
-    if let Some(source) = target.source {
-        if kind == Type::STREAM {
-            // Ports are chosen when connecting, so that one may serve for many backends.
-            without_port(&socket)?;
+    let any: IpAddr = match target.address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    match (target.mark, target.source) {
+        // All backends that are asked for a VIP answer from it: their answers are told apart by a local
+        // port, which must be this socket's alone.
+        (Some(_), source) => socket.bind(&SocketAddr::new(source.unwrap_or(any), 0).into())?,
+        (None, Some(source)) => {
+            if kind == Type::STREAM {
+                without_port(&socket)?;
+            }
+            socket.bind(&SocketAddr::new(source, 0).into())?;
         }
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        (None, None) => {}
     }
     Ok(socket)
 }
 
-/// Has `bind` leave the port open until the socket is connected.
+/// Has `bind` leave the port open until the socket is connected, so that one may serve for many backends.
 fn without_port(socket: &Socket) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 

@@ -17,9 +17,11 @@ use xdp_lb_common::abi::{BackendLink, NextHop, ServiceEntry, ServiceKey, Slot};
 use self::memory::{Memory, SIZES};
 use super::*;
 use crate::{
+    config::WhenDown,
     director::{
-        desired::{DesiredBackend, Origin, mapped},
+        desired::{DesiredBackend, Health, Origin, mapped},
         keys::Key,
+        selection::Standing,
         ways::Way,
     },
     lookup::Scheduler,
@@ -53,8 +55,12 @@ fn reachable(last: u8) -> (IpAddr, DesiredBackend) {
     let backend = DesiredBackend {
         weight: 100,
         draining: false,
+        tier: 0,
         origin: Origin::Config,
         way: Ok(way),
+        health: Health::Unchecked,
+        standing: Standing::InUse,
+        weight_in_force: 100,
     };
     (address(last), backend)
 }
@@ -68,7 +74,24 @@ fn service(name: &str, port: u16, backends: &[u8]) -> DesiredService {
         scheduler: Scheduler::Maglev,
         table_size: M,
         backends: backends.iter().map(|&last| reachable(last)).collect(),
+        is_panicking: false,
     }
+}
+
+/// The same with standings and weights as they follow from the rest.
+fn judged(desired: &[DesiredService]) -> Vec<DesiredService> {
+    let mut desired = desired.to_vec();
+    let services = desired.iter_mut();
+    for backend in services.flat_map(|service| service.backends.values_mut()) {
+        let is_used = backend.way.is_ok() && backend.is_wanted() && backend.health.is_up();
+        backend.standing = if is_used {
+            Standing::InUse
+        } else {
+            Standing::Down
+        };
+        backend.weight_in_force = backend.weight;
+    }
+    desired
 }
 
 /// Maps and tables, and the time.
@@ -94,7 +117,8 @@ impl World {
         &mut self,
         desired: &[DesiredService],
     ) -> Result<BTreeMap<String, Moved>, ChangeError> {
-        self.tables.apply(&mut self.maps, desired, self.now)
+        let desired = judged(desired);
+        self.tables.apply(&mut self.maps, &desired, self.now)
     }
 
     /// As another daemon would take over.
@@ -363,9 +387,41 @@ fn another_affinity_unsettles_every_slot() {
     );
 }
 
+fn down(then: WhenDown) -> Health {
+    let reason = "connect: refused".into();
+    Health::Down { reason, then }
+}
+
+#[test]
+fn a_backend_that_is_down_keeps_its_connections_or_loses_them() {
+    for (then, serves) in [(WhenDown::Keep, true), (WhenDown::Move, false)] {
+        let mut world = World::new();
+        let mut desired = vec![service("web", 80, &[1, 2])];
+        world.apply(&desired);
+        desired[0].backends.get_mut(&address(1)).unwrap().health = down(then);
+        world.apply(&desired);
+        assert_eq!(
+            world.maps.shares(key(80)).len(),
+            1,
+            "{then}: new ones go to the other"
+        );
+        let entries = &world.maps.backends;
+        let entry = entries
+            .iter()
+            .find(|entry| entry.address == mapped(address(1)));
+        let next_hop = NextHop::unpack(entry.unwrap().next_hop);
+        assert_eq!(next_hop.is_serving(), serves, "{then}");
+        let slots = world.maps.table(key(80));
+        let remembers = slots
+            .iter()
+            .any(|slot| slot.moving_from().is_some_and(|from| from != slot.current));
+        assert_eq!(remembers, serves, "{then}: old ones are followed there");
+    }
+}
+
 /// A random change: which of two services has which backends, and how they are.
 fn change() -> impl Strategy<Value = (bool, Vec<(u8, u8)>, bool)> {
-    let backends = prop::collection::vec((1u8..6, 0u8..4), 0..5);
+    let backends = prop::collection::vec((1u8..6, 0u8..6), 0..5);
     (any::<bool>(), backends, any::<bool>())
 }
 
@@ -382,6 +438,8 @@ proptest! {
                     0 => backend.way = Err("gone".into()),
                     1 => backend.draining = true,
                     2 => backend.weight = 7,
+                    3 => backend.health = down(WhenDown::Keep),
+                    4 => backend.health = down(WhenDown::Move),
                     _ => {}
                 }
                 (address, backend)
@@ -393,7 +451,7 @@ proptest! {
             world.tables.settle(&mut world.maps, world.now);
             // Reaching the end means that `wrote` found nothing wrong on the way.
             world.apply(&desired);
-            for service in &desired {
+            for service in &judged(&desired) {
                 let candidates: BTreeSet<IpAddr> =
                     service.candidates().iter().map(|candidate| candidate.address).collect();
                 let Some(Key::Address(key)) = service.keys.first().copied() else { panic!() };
