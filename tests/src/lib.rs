@@ -5,6 +5,7 @@ pub mod datagram;
 pub mod decapper;
 pub mod expect;
 pub mod fuzz;
+pub mod health;
 pub mod icmp;
 pub mod lab;
 pub mod modes;

@@ -3,10 +3,15 @@
 //! Nothing that a backend does may keep a check from ending in time, or grow the daemon's memory: each
 //! has one deadline for everything, and a limit for whatever it reads.
 
+mod command;
+mod dns;
+mod grpc;
 mod http;
+mod icmp;
 mod socket;
 mod tcp;
 mod tls;
+mod udp;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -91,9 +96,10 @@ pub async fn run(check: &HealthCheck, target: &Target, stage: &Stage) -> Result<
             shaken.map(drop)
         }
         Probe::Http(settings) => http::ask(check, settings, target, stage).await,
-        _ => Err(Cause::new(
-            Kind::Local,
-            "this kind of check is not there yet",
-        )),
+        Probe::Udp(udp) => udp::ask(udp, target, stage).await,
+        Probe::Dns(dns) => dns::ask(dns, target, stage).await,
+        Probe::Grpc(grpc) => grpc::ask(check, grpc, target, stage).await,
+        Probe::Icmp => icmp::ask(check, target, stage).await,
+        Probe::Command(command) => command::run(check, command, target, stage).await,
     }
 }

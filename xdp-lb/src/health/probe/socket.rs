@@ -42,7 +42,7 @@ pub(super) async fn connect_tcp(target: &Target) -> io::Result<TcpStream> {
 /// # Errors
 ///
 /// If the kernel refuses a setting, or knows no way to the target.
-pub(super) async fn connect_udp(target: &Target) -> io::Result<UdpSocket> {
+pub(super) fn connect_udp(target: &Target) -> io::Result<UdpSocket> {
     let socket = new(target, Type::DGRAM, Protocol::UDP)?;
     socket.connect(&SockAddr::from(target.address))?;
     UdpSocket::from_std(socket.into())
