@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use aya::{
-    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode},
+    programs::{TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode},
     util::KernelVersion,
 };
 use xtask::{root, test::libtest::SKIPPED};
@@ -39,22 +39,50 @@ pub(crate) fn keep_dispatched(program: &mut Xdp) {
 
 /// Has the program process a frame; returns its action and the frame as it left it.
 pub(crate) fn run(program: &mut Xdp, frame: &Frame) -> (Action, Frame) {
-    let mut output = vec![0; frame.bytes().len() + 256];
-    let result = program.test_run(TestRunOptions {
-        data_in: Some(frame.bytes()),
-        data_out: Some(&mut output),
-        ..TestRunOptions::default()
-    });
-    let result = result.expect("the kernel runs the program");
-    output.truncate(usize::try_from(result.data_size_out).expect("a length fits usize"));
-    let action = match result.return_value {
+    let Output { value, frame, .. } = run_with_context(program, frame, None);
+    let action = match value {
         1 => Action::Drop,
         2 => Action::Pass,
         3 => Action::Tx,
         4 => Action::Redirect,
         _ => Action::Aborted,
     };
-    (action, Frame::new(output))
+    (action, frame)
+}
+
+/// What a program left behind.
+pub(crate) struct Output {
+    /// What it returned.
+    pub(crate) value: u32,
+    /// The frame.
+    pub(crate) frame: Frame,
+    /// Its context, where it was given one.
+    pub(crate) context: Vec<u8>,
+}
+
+/// Has the program process a frame, with the beginning of a context.
+pub(crate) fn run_with_context<P>(program: &P, frame: &Frame, context: Option<&[u8]>) -> Output
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+{
+    let mut output = vec![0; frame.bytes().len() + 256];
+    let mut context_out = vec![0; context.map_or(0, |_| 1024)];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame.bytes()),
+        data_out: Some(&mut output),
+        ctx_in: context,
+        ctx_out: context.map(|_| context_out.as_mut_slice()),
+        ..TestRunOptions::default()
+    });
+    let result = result.expect("the kernel runs the program");
+    let length = |bytes| usize::try_from(bytes).expect("a length fits usize");
+    output.truncate(length(result.data_size_out));
+    context_out.truncate(length(result.ctx_size_out));
+    Output {
+        value: result.return_value,
+        frame: Frame::new(output),
+        context: context_out,
+    }
 }
 
 /// Makes a pair of interfaces in the thread's namespace.

@@ -6,6 +6,7 @@
 
 mod budgets;
 mod case;
+mod check;
 mod decap;
 mod flows;
 mod forwarding;

@@ -41,18 +41,18 @@ enum Kept {
 #[expect(clippy::needless_pass_by_value, reason = "the macro passes it so")]
 #[classifier]
 fn xdp_lb_steer(ctx: TcContext) -> i32 {
-    action(steer(&ctx))
+    action(&steer(&ctx))
 }
 
 /// For what comes in.
 #[expect(clippy::needless_pass_by_value, reason = "the macro passes it so")]
 #[classifier]
 fn xdp_lb_answer(ctx: TcContext) -> i32 {
-    action(answer(&ctx))
+    action(&answer(&ctx))
 }
 
 #[inline(always)]
-fn action(result: Result<(), Kept>) -> i32 {
+fn action(result: &Result<(), Kept>) -> i32 {
     match result {
         // Unspecific: other programs have their say.
         Ok(()) | Err(Kept::NotOurs) => TC_ACT_UNSPEC,

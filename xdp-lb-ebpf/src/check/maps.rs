@@ -83,7 +83,7 @@ pub(crate) fn remember(flow: &Flow, backend: &[u8; 16]) -> Option<()> {
         backend: *backend,
         sent,
     };
-    FLOWS.insert(flow, &entry, 0).ok()
+    FLOWS.insert(flow, entry, 0).ok()
 }
 
 /// Who was sent a packet of this flow lately.

@@ -48,7 +48,7 @@ pub(crate) fn open(ctx: &TcContext, packet: &Packet, target: &Target, flow: &Flo
     if is_gue {
         flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
     }
-    let grown = (ip + udp) as i32;
+    let grown = i32::try_from(ip + udp).ok()?;
     ctx.adjust_room(grown, BPF_ADJ_ROOM_MAC, u64::from(flags))
         .ok()?;
     let entropy = flow_hash(HashKey::DEFAULT, Affinity::Flow, flow) as u32;

@@ -116,23 +116,17 @@ impl Steering {
         })
     }
 
-    /// Attaches the programs to `interface`, before those of others. Where they are attached already they
-    /// are attached anew, as an interface of the same name need not be the same interface.
+    /// Attaches the programs to `interface`, before those of others; where they are attached already that
+    /// is all. Call it again when there is an interface anew, by the same name.
     ///
     /// # Errors
     ///
     /// If the interface does not exist, or the kernel has neither BPF links for tc nor `clsact`.
     pub fn attach(&mut self, interface: &str) -> Result<Hook, DataplaneError> {
-        let without_tcx = |error: &ProgramError| {
-            let ProgramError::SyscallError(error) = error else {
-                return false;
-            };
-            // What kernels say to a kind of link that they do not know.
-            error.io_error.raw_os_error() == Some(Errno::EINVAL as i32)
-        };
         match self.attach_links(interface, Hook::Tcx) {
             Ok(()) => Ok(Hook::Tcx),
-            Err(Failure::Kernel(error)) if without_tcx(&error) => {
+            // What kernels say to a kind of link that they do not know.
+            Err(failure) if failure.is(Errno::EINVAL) => {
                 self.attach_by(interface, Hook::Clsact)?;
                 Ok(Hook::Clsact)
             }
@@ -153,16 +147,19 @@ impl Steering {
     fn attach_links(&mut self, interface: &str, hook: Hook) -> Result<(), Failure> {
         let ifindex = index_of(interface)?;
         if hook == Hook::Clsact {
-            // Or the filters of the same name would be removed below, and others in their place after
-            // that.
+            // Filters of the same names are removed below, whoever's they are.
             self.links.remove(&ifindex);
             prepare_clsact(interface)?;
         }
         // No question leaves before its answer would be known.
-        let answers = self.link(interface, Way::In, hook)?;
+        let answers = match self.link(interface, Way::In, hook) {
+            // A program is attached to an interface once. The index may have had another interface.
+            Err(failure) if failure.is(Errno::EEXIST) && self.links.contains_key(&ifindex) => {
+                return Ok(());
+            }
+            answers => answers?,
+        };
         let questions = self.link(interface, Way::Out, hook)?;
-        // New links are there before old ones go: no packet leaves in between. The second program finds
-        // nothing more to do.
         self.links.insert(ifindex, [questions, answers]);
         Ok(())
     }
@@ -278,6 +275,14 @@ impl From<ProgramError> for Failure {
 }
 
 impl Failure {
+    /// Whether the kernel said this.
+    fn is(&self, errno: Errno) -> bool {
+        let Self::Kernel(ProgramError::SyscallError(error)) = self else {
+            return false;
+        };
+        error.io_error.raw_os_error() == Some(errno as i32)
+    }
+
     fn at(self, interface: &str) -> DataplaneError {
         let reason = match self {
             Self::Other(error) => return error,
