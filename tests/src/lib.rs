@@ -9,6 +9,7 @@ pub mod fuzz;
 pub mod health;
 pub mod icmp;
 pub mod lab;
+pub mod misbehave;
 pub mod modes;
 pub mod packet;
 pub mod plane;

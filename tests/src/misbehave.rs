@@ -1,0 +1,247 @@
+//! TCP servers that answer as no server should.
+
+use std::io::{self, Read as _, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
+use socket2::SockRef;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring};
+use xtask::lab::Namespace;
+
+/// How long a server waits for a client that says nothing, and between two looks whether it is to end.
+const TURN: Duration = Duration::from_millis(20);
+
+/// A good answer of a web server.
+pub const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
+
+/// What a server does with each connection.
+#[derive(Clone, Debug)]
+pub enum Manner {
+    /// It accepts, and never says anything.
+    Hangs,
+    /// It resets the connection at once.
+    Resets,
+    /// It closes the connection when it has read the request.
+    Closes,
+    /// It sends its answer a byte at a time, with a pause before each.
+    Slow(Duration),
+    /// It sends headers without an end.
+    EndlessHeaders,
+    /// It sends one interim answer after another.
+    EndlessInterim,
+    /// It sends a body without an end, which does not have what is looked for.
+    EndlessBody,
+    /// It sends this, whatever it is asked, and closes.
+    Says(&'static [u8]),
+    /// It speaks TLS with this certificate, and answers well.
+    Tls(Identity),
+}
+
+/// A certificate with its key.
+#[derive(Clone, Debug)]
+pub struct Identity(Arc<ServerConfig>);
+
+impl Identity {
+    /// A certificate for `name`, signed by itself, that was valid in these years, from and to the first of
+    /// January. Returns it in PEM as well.
+    pub fn self_signed(name: &str, years: [i32; 2]) -> Result<(Self, String)> {
+        let mut params = CertificateParams::new([name.to_owned()])?;
+        params.not_before = date_time_ymd(years[0], 1, 1);
+        params.not_after = date_time_ymd(years[1], 1, 1);
+        let key = KeyPair::generate()?;
+        let certified = CertifiedKey {
+            cert: params.self_signed(&key)?,
+            signing_key: key,
+        };
+        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der())
+            .map_err(anyhow::Error::msg)?;
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)?;
+        Ok((Self(Arc::new(config)), certified.cert.pem()))
+    }
+}
+
+/// A server; it ends when dropped, with all of its connections.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Server {
+    /// Starts a server in a namespace; port 0: any.
+    pub fn start(
+        namespace: &Namespace,
+        address: IpAddr,
+        port: u16,
+        manner: Manner,
+    ) -> Result<Self> {
+        let listener = namespace
+            .run(|| TcpListener::bind((address, port)))
+            .with_context(|| format!("cannot listen on {address} port {port}"))?;
+        listener.set_nonblocking(true)?;
+        let server = Self {
+            address: listener.local_addr()?,
+            accepted: Arc::default(),
+            is_over: Arc::default(),
+            threads: Arc::default(),
+        };
+        let accepted = Arc::clone(&server.accepted);
+        let is_over = Arc::clone(&server.is_over);
+        let threads = Arc::clone(&server.threads);
+        let accepting = thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                let Ok((stream, _)) = listener.accept() else {
+                    thread::sleep(TURN / 4);
+                    continue;
+                };
+                accepted.fetch_add(1, Ordering::Relaxed);
+                let (manner, is_over) = (manner.clone(), Arc::clone(&is_over));
+                let thread = thread::spawn(move || {
+                    // Clients break off, which is what is to be tested.
+                    let _ = serve(stream, &manner, &is_over);
+                });
+                let mut threads = lock(&threads);
+                threads.retain(|thread| !thread.is_finished());
+                threads.push(thread);
+            }
+        });
+        lock(&server.threads).push(accepting);
+        Ok(server)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections so far.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        loop {
+            let Some(thread) = lock(&self.threads).pop() else {
+                return;
+            };
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(mut stream: TcpStream, manner: &Manner, is_over: &AtomicBool) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_write_timeout(Some(TURN))?;
+    stream.set_read_timeout(Some(TURN))?;
+    if matches!(manner, Manner::Resets) {
+        return SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    }
+    if let Manner::Tls(identity) = manner {
+        let connection = ServerConnection::new(Arc::clone(&identity.0));
+        let mut stream = StreamOwned::new(connection.map_err(io::Error::other)?, stream);
+        read_request(&mut stream, is_over)?;
+        stream.write_all(GOOD)?;
+        return wait_for_end(&mut stream.sock, is_over);
+    }
+    read_request(&mut stream, is_over)?;
+    match manner {
+        Manner::Slow(pause) => {
+            for byte in GOOD {
+                thread::sleep(*pause);
+                if is_over.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                stream.write_all(&[*byte])?;
+            }
+        }
+        Manner::EndlessHeaders => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
+            let line = format!("X-Endless: {}\r\n", "x".repeat(500));
+            forever(&mut stream, line.as_bytes(), is_over)?;
+        }
+        Manner::EndlessInterim => {
+            forever(
+                &mut stream,
+                b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
+                is_over,
+            )?;
+        }
+        Manner::EndlessBody => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            forever(&mut stream, &[b'x'; 8192], is_over)?;
+        }
+        Manner::Says(answer) => stream.write_all(answer)?,
+        Manner::Hangs => wait_for_end(&mut stream, is_over)?,
+        Manner::Closes | Manner::Resets | Manner::Tls(_) => {}
+    }
+    Ok(())
+}
+
+/// Reads until an empty line, or until the client is silent.
+fn read_request(stream: &mut impl io::Read, is_over: &AtomicBool) -> io::Result<()> {
+    let mut read = Vec::new();
+    let mut buffer = [0; 4096];
+    while !is_over.load(Ordering::Relaxed) {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => read.extend_from_slice(&buffer[..length]),
+            Err(error) if is_late(&error) && read.is_empty() => {}
+            Err(error) if is_late(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if read.windows(4).any(|end| end == b"\r\n\r\n") {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Writes the same again and again, until the client has gone.
+fn forever(stream: &mut impl Write, bytes: &[u8], is_over: &AtomicBool) -> io::Result<()> {
+    while !is_over.load(Ordering::Relaxed) {
+        match stream.write(bytes) {
+            Err(error) if !is_late(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn wait_for_end(stream: &mut TcpStream, is_over: &AtomicBool) -> io::Result<()> {
+    let mut buffer = [0; 64];
+    while !is_over.load(Ordering::Relaxed) {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Err(error) if !is_late(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
