@@ -2,10 +2,16 @@
 //! checks.
 
 use std::{
+    collections::BTreeSet,
     fmt::{self, Write as _},
     net::{IpAddr, SocketAddr},
 };
 
+use crate::{
+    datagram::IPV6 as V6,
+    packet::{DIRECTOR_MAC, ETHERNET, Frame, IPV4 as V4, ROUTER_MAC},
+    runner::{self, Pool},
+};
 use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, PacketBuilder,
 };
@@ -14,13 +20,6 @@ use xdp_lb_common::{
     abi::FlowKey,
     check::Target,
     hash::{Affinity, HashKey, flow_hash},
-};
-use xtask::lab::Namespace;
-
-use crate::{
-    datagram::IPV6 as V6,
-    packet::{DIRECTOR_MAC, ETHERNET, Frame, IPV4 as V4, ROUTER_MAC},
-    runner,
 };
 
 /// What `TC_ACT_UNSPEC` and `TC_ACT_SHOT` look like.
@@ -294,18 +293,43 @@ impl Seen {
 
 /// Runs `test` on the loaded programs. Where there can be none, the test is skipped.
 pub fn on_steerer(test: impl FnOnce(&mut Steerer) + Send) {
+    static POOL: Pool<(), Steerer> = Pool::new();
+
     if runner::can_load(OBJECT) {
-        let namespace = Namespace::new("prog-run").expect("a namespace");
-        namespace.run(|| test(&mut Steerer(Steering::load().expect("the programs"))));
+        POOL.with(
+            (),
+            |()| Steerer::load(),
+            |steerer| {
+                test(steerer);
+                steerer.forget_all();
+            },
+        );
     }
 }
 
 /// The loaded programs.
-pub struct Steerer(Steering);
+pub struct Steerer(Steering, BTreeSet<u32>);
 
 impl Steerer {
+    fn load() -> Self {
+        Self(Steering::load().expect("the programs"), BTreeSet::new())
+    }
+
+    /// Makes the maps as they were when they were loaded.
+    fn forget_all(&mut self) {
+        for mark in std::mem::take(&mut self.1) {
+            self.remove_target(mark);
+        }
+        let keys: Vec<_> = self.flows().keys().collect();
+        for key in keys {
+            let key = key.expect("the map can be read");
+            self.flows().remove(&key).expect("the map can be written");
+        }
+    }
+
     /// Sets what becomes of the packets with a mark.
     pub fn set_target(&mut self, mark: u32, target: &Target) {
+        self.1.insert(mark);
         self.0.set_target(mark, target).expect("room for a target");
     }
 

@@ -8,9 +8,12 @@ use xdp_lb::{
     decap::{self, Settings},
 };
 use xdp_lb_common::counters::decap::{Counter, DropReason, PassReason};
-use xtask::lab::Namespace;
 
-use crate::{packet::Frame, plane::Action, runner};
+use crate::{
+    packet::Frame,
+    plane::Action,
+    runner::{self, Pool},
+};
 
 /// What should become of a packet.
 #[derive(Clone, Debug)]
@@ -66,9 +69,10 @@ impl Expected {
 
 /// Runs `test` on a program with these settings. Where there can be none, the test is skipped.
 pub fn on_decapper(settings: &Settings, test: impl FnOnce(&mut Decapper) + Send) {
+    static POOL: Pool<Settings, Decapper> = Pool::new();
+
     if runner::can_load(OBJECT) {
-        let namespace = Namespace::new("prog-run").expect("a namespace");
-        namespace.run(|| test(&mut Decapper::load(settings)));
+        POOL.with(settings.clone(), Decapper::load, test);
     }
 }
 

@@ -218,10 +218,15 @@ fn read_request(stream: &mut impl io::Read, is_over: &AtomicBool) -> io::Result<
 
 /// Writes the same again and again, until the client has gone.
 fn forever(stream: &mut impl Write, bytes: &[u8], is_over: &AtomicBool) -> io::Result<()> {
+    let mut rest = bytes;
     while !is_over.load(Ordering::Relaxed) {
-        match stream.write(bytes) {
-            Err(error) if !is_late(&error) => return Err(error),
-            _ => {}
+        match stream.write(rest) {
+            Ok(length) => rest = &rest[length..],
+            Err(error) if is_late(&error) => {}
+            Err(error) => return Err(error),
+        }
+        if rest.is_empty() {
+            rest = bytes;
         }
     }
     Ok(())

@@ -1,12 +1,15 @@
 //! Programs under `BPF_PROG_TEST_RUN`.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
 
 use aya::{
     programs::{TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode},
     util::KernelVersion,
 };
-use xtask::{root, test::libtest::SKIPPED};
+use xtask::{lab::Namespace, root, test::libtest::SKIPPED};
 
 use crate::{packet::Frame, plane::Action};
 
@@ -35,6 +38,40 @@ pub(crate) fn keep_dispatched(program: &mut Xdp) {
     add_veth("up0", "up1");
     let attached = program.attach("up0", XdpMode::Driver);
     attached.expect("the program attached to a veth");
+}
+
+/// Loaded programs that no test is using, each with what it was loaded with and in a namespace of its own:
+/// loading takes far longer than most tests.
+pub(crate) struct Pool<K, T>(Mutex<Vec<(K, Namespace, T)>>);
+
+impl<K: PartialEq + Sync, T: Send> Pool<K, T> {
+    /// Without any.
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// Runs `test` on a program that was loaded with `key`, or else on one that `load` makes. One whose
+    /// test fails is not used again.
+    pub(crate) fn with(
+        &self,
+        key: K,
+        load: impl FnOnce(&K) -> T + Send,
+        test: impl FnOnce(&mut T) + Send,
+    ) {
+        let pool = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pooled = {
+            let mut pool = pool();
+            let at = pool.iter().position(|(other, ..)| *other == key);
+            at.map(|at| pool.swap_remove(at))
+        };
+        let (key, namespace, mut program) = pooled.unwrap_or_else(|| {
+            let namespace = Namespace::new("prog-run").expect("a namespace");
+            let program = namespace.run(|| load(&key));
+            (key, namespace, program)
+        });
+        namespace.run(|| test(&mut program));
+        pool().push((key, namespace, program));
+    }
 }
 
 /// Has the program process a frame; returns its action and the frame as it left it.

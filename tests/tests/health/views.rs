@@ -117,6 +117,28 @@ fn a_new_daemon_goes_on_with_the_backends_that_were_in_use() -> Result<()> {
 }
 
 #[test]
+fn another_check_or_name_moves_no_slot() -> Result<()> {
+    let rig = Rig::with_config(2, &config(1..=2, &[CHECK]))?;
+    rig.wait_for_health(1, "up")?;
+    rig.wait_for_health(2, "up")?;
+    let other = config(1..=2, &[&CHECK.replace("200ms", "300ms")]);
+    for yaml in [other.clone(), other.replace("name: web", "name: www")] {
+        rig.director.write_config(&yaml)?;
+        let ((), asked) = while_asking(&rig, || {
+            let change = rig.json(&["config", "reload"])?;
+            assert_eq!(change["services"], serde_json::json!({}), "{change}");
+            Ok(())
+        })?;
+        let failed: Vec<_> = asked.iter().filter(|it| it.answer.is_err()).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+        let backends = rig.json(&["backend", "list"])?;
+        let all = backends.as_array().context("not a list")?;
+        assert!(all.iter().all(|it| it["state"] == "active"), "{backends}");
+    }
+    Ok(())
+}
+
+#[test]
 fn services_with_the_same_check_share_it() -> Result<()> {
     let lab = Lab::new(LabConfig::with_backends(1))?;
     let any = Ipv4Addr::UNSPECIFIED.into();

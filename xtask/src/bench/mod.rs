@@ -4,9 +4,11 @@
 //! `xdp-lb-bench`, which runs as root and knows nothing of files: what it finds comes as a [`report`].
 
 mod docs;
+mod health;
 pub mod report;
 pub mod table;
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,6 +16,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 
 use self::report::Report;
+use crate::build::{self, Profile};
 use crate::cargo::{self, Artifact};
 use crate::{root, setup};
 
@@ -23,7 +26,8 @@ const PACKAGE: &str = "xdp-lb-bench";
 /// What to measure, and where to.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
-    /// Parts of benchmark names (maglev, l2/ipv4/flows); all benchmarks when there is none.
+    /// Parts of benchmark names (maglev, l2/ipv4/flows); all benchmarks when there is none. `health`
+    /// alone measures health checks.
     filters: Vec<String>,
     /// Measure little: shows that it works, the figures mean nothing.
     #[arg(long)]
@@ -32,6 +36,9 @@ pub struct Options {
     /// not given.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// The daemon whose health checks are measured [default: built first].
+    #[arg(long, value_name = "FILE")]
+    bin: Option<PathBuf>,
     /// Put the table into docs/performance.md.
     #[arg(long, conflicts_with_all = ["quick", "filters"])]
     write_docs: bool,
@@ -43,6 +50,9 @@ pub struct Options {
 ///
 /// If setup, the build or a benchmark fails.
 pub fn run(options: &Options) -> Result<()> {
+    if options.filters == ["health"] {
+        return health_checks(options);
+    }
     setup::run()?;
     lookup_tables(options)?;
     let program = build()?;
@@ -55,6 +65,30 @@ pub fn run(options: &Options) -> Result<()> {
     if options.write_docs {
         docs::write(&report)?;
     }
+    Ok(())
+}
+
+/// Builds, becomes root where needed, and measures health checks.
+fn health_checks(options: &Options) -> Result<()> {
+    let program = match &options.bin {
+        Some(program) => program.clone(),
+        None => build::run(Profile::Release)?.binary,
+    };
+    if root::is_root() {
+        return health::run(&program, options.quick);
+    }
+    // Once more, with what was built: cargo must not run as root for another user.
+    let this = env::current_exe().context("cannot find the path of this program")?;
+    let mut command = root::command(&this, &[], "the benchmark takes network namespaces")?;
+    command
+        .args(env::args_os().skip(1))
+        .arg("--bin")
+        .arg(program);
+    let status = command.status().context("cannot run sudo")?;
+    ensure!(
+        status.success(),
+        "the benchmark of health checks failed; see above"
+    );
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod probe;
 mod read;
+mod read_probe;
 
 use std::{net::IpAddr, time::Duration};
 

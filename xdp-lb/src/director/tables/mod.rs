@@ -103,15 +103,15 @@ impl Tables {
             .map(|(&id, table)| (id, table))
     }
 
-    /// The backends that have slots in the table of the service with this name, or, while names are not
-    /// known after a restart, with one of these keys.
+    /// The backends that have slots in the table of the service with this name, else of the one with one
+    /// of these keys: names are not known after a restart, and may change.
     pub(super) fn in_use(
         &self,
         maps: &impl Maps,
         name: &str,
         keys: &BTreeSet<Key>,
     ) -> HashSet<IpAddr> {
-        let shares_key = |table: &&Table| table.name.is_empty() && !table.keys.is_disjoint(keys);
+        let shares_key = |table: &&Table| !table.keys.is_disjoint(keys);
         let named = self.find(name).map(|(_, table)| table);
         let table = named.or_else(|| self.tables.values().find(shares_key));
         let Some(table) = table else {
