@@ -5,6 +5,7 @@
 
 mod changes;
 mod crash;
+mod failure;
 mod picture;
 mod screen;
 mod speed;
@@ -49,7 +50,8 @@ pub fn run(args: DemoArgs) -> Result<ExitCode> {
     picture::show(&screen, &stage);
     traffic::show(&screen, &stage)?;
     changes::show(&screen, &stage)?;
-    let stage = crash::show(&screen, stage)?;
+    let mut stage = crash::show(&screen, stage)?;
+    failure::show(&screen, &mut stage)?;
     speed::show(&screen, &stage)?;
     screen.work("taking the lab away", || stage.end())?;
     screen.end(begun.elapsed());

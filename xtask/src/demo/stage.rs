@@ -24,7 +24,7 @@ pub(super) const SOON: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) director: Director,
-    _servers: Vec<HttpServer>,
+    servers: Vec<HttpServer>,
     pub(super) lab: Lab,
 }
 
@@ -36,7 +36,7 @@ impl Stage {
         let director = lab.start_director(program, &config(lab.vip()))?;
         let stage = Self {
             director,
-            _servers: servers,
+            servers,
             lab,
         };
         stage.wait_until_active()?;
@@ -68,12 +68,31 @@ impl Stage {
         serde_json::from_str(&text).with_context(|| format!("{args:?} printed no JSON: {text}"))
     }
 
-    /// Waits until the daemon knows the way to every backend.
+    /// Kills the server of backend `number`.
+    pub(super) fn kill_server(&mut self, number: usize) -> Result<()> {
+        let name = format!("backend{number}");
+        let mut servers = self.servers.iter();
+        let at = servers.position(|it| it.host().name() == name);
+        self.servers
+            .remove(at.context("it has no server")?)
+            .kill()?;
+        Ok(())
+    }
+
+    /// Starts the server of backend `number` again.
+    pub(super) fn start_server(&mut self, number: usize) -> Result<()> {
+        let host = self.lab.host(&format!("backend{number}"));
+        self.servers.push(self.lab.start_http(host)?);
+        Ok(())
+    }
+
+    /// Waits until every backend can be reached and is up.
     pub(super) fn wait_until_active(&self) -> Result<()> {
         wait_for("the daemon to reach all backends", SOON, || {
             let status = self.json(&["backend", "list"])?;
             let all = status.as_array().context("no list of backends")?;
-            let missing = all.iter().any(|it| it["state"] == "unreachable");
+            let is_missing = |state: &Value| state == "unreachable" || state == "down";
+            let missing = all.iter().any(|it| is_missing(&it["state"]));
             Ok((!missing).then_some(()))
         })
     }
@@ -116,7 +135,8 @@ pub(super) fn address(number: usize) -> String {
 fn config(vip: Ipv4Addr) -> String {
     let mut yaml = format!(
         "interfaces: [eth0]\nservices:\n  - name: web\n    vip: {vip}\n    protocol: tcp\n    \
-         port: 80\n    backends:\n"
+         port: 80\n    health_check: {{ type: http, path: /healthz, interval: 300ms, timeout: 200ms }}\n    \
+         backends:\n"
     );
     for (number, weight) in (1..).zip(WEIGHTS) {
         let address = address(number);
