@@ -6,28 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context, Result};
 use xdp_lb_tests::lab::{Rig, SOON, config};
-use xtask::lab::{Host, HttpServer, wait_for};
-
-/// Packets of a host's interface.
-#[derive(Clone, Copy, Debug)]
-struct Packets {
-    rx: u64,
-    tx: u64,
-}
-
-impl Packets {
-    fn of(host: &Host) -> Result<Self> {
-        let (rx, tx) = (host.rx_packets("eth0")?, host.tx_packets("eth0")?);
-        Ok(Self { rx, tx })
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            rx: self.rx - before.rx,
-            tx: self.tx - before.tx,
-        }
-    }
-}
+use xtask::lab::{Host, HttpServer, Packets, wait_for};
 
 #[test]
 fn ten_thousand_requests_are_answered_directly_by_every_backend() -> Result<()> {

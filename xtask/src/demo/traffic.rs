@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::screen::{Screen, grouped, percent};
 use super::stage::{Stage, WEIGHTS, address};
-use crate::lab::Host;
+use crate::lab::Packets;
 
 const REQUESTS: u64 = 5000;
 
@@ -65,25 +65,4 @@ pub(super) fn show(screen: &Screen, stage: &Stage) -> Result<()> {
     );
     screen.good("the director received what the client sent, and none of the replies");
     Ok(())
-}
-
-/// Packets of a host's interface.
-#[derive(Clone, Copy, Debug)]
-struct Packets {
-    rx: u64,
-    tx: u64,
-}
-
-impl Packets {
-    fn of(host: &Host) -> Result<Self> {
-        let (rx, tx) = (host.rx_packets("eth0")?, host.tx_packets("eth0")?);
-        Ok(Self { rx, tx })
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            rx: self.rx - before.rx,
-            tx: self.tx - before.tx,
-        }
-    }
 }

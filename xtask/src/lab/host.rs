@@ -185,3 +185,29 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6]> {
         .and_then(|bytes| bytes.try_into().ok())
         .with_context(|| format!("{text} is no MAC address"))
 }
+
+/// Packets that an interface of a host has received and sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Packets {
+    /// Received.
+    pub rx: u64,
+    /// Sent.
+    pub tx: u64,
+}
+
+impl Packets {
+    /// Those of the interface `eth0` so far.
+    pub fn of(host: &Host) -> Result<Self> {
+        let (rx, tx) = (host.rx_packets("eth0")?, host.tx_packets("eth0")?);
+        Ok(Self { rx, tx })
+    }
+
+    /// Those since then.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            rx: self.rx - before.rx,
+            tx: self.tx - before.tx,
+        }
+    }
+}

@@ -52,7 +52,7 @@ pub use config::{Farm, Forwarding, LabConfig};
 pub use director::Director;
 pub use dns::DnsServer;
 pub use download::{Download, Downloads, End};
-pub use host::Host;
+pub use host::{Host, Packets};
 pub use namespace::Namespace;
 pub use process::{Process, wait_for};
 pub use servers::{DOWNLOAD_BYTES, HttpServer};
