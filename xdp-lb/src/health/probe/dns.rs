@@ -57,7 +57,7 @@ fn judge(dns: &Dns, question: &Message, answer: &Message) -> Result<(), Cause> {
     }
     let code = answer.metadata.response_code;
     if code != ResponseCode::NoError {
-        return wrong(format!("dns: {code}"));
+        return wrong(format!("dns: {}", word(code)));
     }
     let kind = record_type(dns.record);
     let mut records = answer
@@ -72,6 +72,20 @@ fn judge(dns: &Dns, question: &Message, answer: &Message) -> Result<(), Cause> {
             wrong(format!("dns: the pattern is in no {kind} record"))
         }
         _ => Ok(()),
+    }
+}
+
+/// The word that every DNS tool has for a code (IANA's registry of DNS RCODEs).
+fn word(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::FormErr => "FORMERR".into(),
+        ResponseCode::ServFail => "SERVFAIL".into(),
+        ResponseCode::NXDomain => "NXDOMAIN".into(),
+        ResponseCode::NotImp => "NOTIMP".into(),
+        ResponseCode::Refused => "REFUSED".into(),
+        ResponseCode::NotAuth => "NOTAUTH".into(),
+        ResponseCode::BADVERS => "BADVERS".into(),
+        other => format!("code {}", u16::from(other)),
     }
 }
 
