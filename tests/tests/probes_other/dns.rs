@@ -202,6 +202,36 @@ fn a_question_is_what_the_standards_ask_for() -> Result<()> {
 }
 
 #[test]
+fn every_name_that_a_config_may_have_can_be_asked_for() -> Result<()> {
+    let namespace = loopback()?;
+    let server = Responder::udp(&namespace, LOOPBACKS[0], move |socket, question, from| {
+        socket.send_to(&right(question), from).expect("it is sent");
+    })?;
+    let mut names = vec![
+        ".".to_owned(),
+        "lab".into(),
+        format!("{}.lab", "x".repeat(63)),
+    ];
+    names.push(format!("{0}.{0}.{0}.{1}", "x".repeat(63), "y".repeat(61)));
+    names.extend((b'!'..=b'~').map(|letter| format!("a{}b.lab", char::from(letter))));
+    for name in names {
+        let yaml = format!(
+            "interfaces: [eth0]\nservices:\n  - name: dns\n    vip: 192.0.2.10\n    protocol: udp\n    \
+             port: 53\n    health_check: {{ type: dns, name: '{}' }}\n    backends: [10.0.0.11]\n",
+            name.replace('\'', "''")
+        );
+        if xdp_lb::config::parse(&yaml, "test.yaml").is_ok() {
+            let check = dns(&name, RecordType::A, None, PATIENT);
+            let result = ask(&namespace, &check, &target(server.address()));
+            assert_eq!(result, Ok(()), "{name}");
+        } else {
+            println!("refused: {name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn answers_with_another_identifier_are_not_looked_at() -> Result<()> {
     let other = |question: &[u8]| {
         let mut answer = answer(question, 2, &[]);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use xdp_lb::config::{HealthCheck, Probe};
+use xdp_lb::config::{HealthCheck, Payload, Probe, Udp};
 use xdp_lb::health::Kind;
 use xdp_lb::health::probe::Target;
 use xdp_lb_tests::probes2::{
@@ -14,6 +14,7 @@ use xdp_lb_tests::probes2::{
     target,
 };
 use xtask::lab::{Lab, LabConfig, Namespace, wait_for};
+use xtask::setup::Tools;
 
 /// What a ping says that nobody answers.
 const SILENCE: &str = "timeout after 400ms while waiting for the answer";
@@ -232,11 +233,47 @@ fn a_ping_without_a_way_says_so() -> Result<()> {
         let result = ask(&namespace, &ping(PATIENT), &at(address.parse()?));
         assert_failed(&result, Kind::Unreachable, "ping: network unreachable");
     }
-    let mut rule = xtask::setup::Tools::new()?.command("ip")?;
-    namespace.check(rule.args(["route", "add", "prohibit", "198.51.100.0/24"]))?;
+    let mut route = Tools::new()?.command("ip")?;
+    namespace.check(route.args(["route", "add", "prohibit", "198.51.100.0/24"]))?;
     let result = ask(&namespace, &ping(PATIENT), &at("198.51.100.1".parse()?));
-    assert!(result.is_err(), "{result:?}");
-    println!("a forbidden way: {result:?}");
+    assert_failed(&result, Kind::Unreachable, "ping: prohibited");
+    Ok(())
+}
+
+#[test]
+fn a_way_that_somebody_else_has_closed_is_no_way() -> Result<()> {
+    let lab = Lab::new(LabConfig::with_backends(1))?;
+    let (director, router) = (lab.host("director"), lab.host("backend1"));
+    for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        router.sysctl(&format!("net/{key}"), "1")?;
+    }
+    let (v4, v6) = (router.v4().to_string(), router.v6().to_string());
+    for (family, way, network) in [
+        ("-4", &v4, "198.51.100.0/24"),
+        ("-6", &v6, "2001:db8:99::/64"),
+    ] {
+        director.ip(&[family, "route", "add", network, "via", way])?;
+        // It says so by ICMP, in a word of its own for each family.
+        router.ip(&[family, "route", "add", "prohibit", network])?;
+    }
+    let question = Probe::Udp(Udp {
+        send: Payload(b"ping".to_vec()),
+        expect: None,
+    });
+    for (address, reason) in [
+        ("198.51.100.1", "host unreachable"),
+        ("2001:db8:99::1", "prohibited"),
+    ] {
+        let asked = target(SocketAddr::new(address.parse()?, 9));
+        for (probe, doing) in [
+            (Probe::Icmp, "ping"),
+            (question.clone(), "receive"),
+            (Probe::Tcp, "connect"),
+        ] {
+            let result = ask(director.namespace(), &check(probe, PATIENT), &asked);
+            assert_failed(&result, Kind::Unreachable, &format!("{doing}: {reason}"));
+        }
+    }
     Ok(())
 }
 

@@ -37,13 +37,13 @@ pub(super) async fn ask(dns: &Dns, target: &Target, stage: &Stage) -> Result<(),
 }
 
 fn question(dns: &Dns) -> Result<Message, Cause> {
-    let name = Name::from_ascii(&dns.name)
+    // Names of hosts are not all that there is: reverse zones have `/`, for one (RFC 2317).
+    let labels = dns.name.split('.').filter(|label| !label.is_empty());
+    let name = Name::from_labels(labels.map(str::as_bytes))
         .map_err(|error| Cause::new(Kind::Local, format!("dns: {}: {error}", dns.name)))?;
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
-    let mut query = Query::query(name, record_type(dns.record));
-    query.name.set_fqdn(true);
-    message.add_query(query);
+    message.add_query(Query::query(name, record_type(dns.record)));
     let mut edns = Edns::new();
     edns.set_max_payload(ANSWER);
     message.set_edns(edns);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use socket2::{Protocol, SockAddr, SockFilter, Socket, Type};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 use xdp_lb_common::checksum;
 
 use super::{Stage, Target, socket};
@@ -31,30 +31,26 @@ const PAYLOAD: usize = 56;
 /// Bytes by which an answer is known to be ours.
 const COOKIE: usize = 8;
 
+/// A socket that has been told of an error, say that there is no way, has nothing to be read.
+const HEARS: Interest = Interest::READABLE.add(Interest::ERROR);
+
 /// Sends an echo request, and waits for its answer.
 pub(super) async fn ask(check: &HealthCheck, target: &Target, stage: &Stage) -> Result<(), Cause> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::PermissionDenied => Cause::new(
-            Kind::Local,
-            "ping: not allowed; the daemon needs CAP_NET_RAW for checks of type `icmp`",
-        ),
-        _ => Cause::io("ping", &error),
-    };
+    let failed = |error: io::Error| Cause::io("ping", &error);
     let is_v4 = target.address.is_ipv4();
     let full_size = target.mtu.filter(|_| check.full_size);
     let request = request(target, full_size);
-    let socket = connect(target, full_size.is_some(), &request).map_err(failed)?;
+    let socket = open(target)?;
+    prepare(&socket, target, full_size.is_some(), &request).map_err(failed)?;
     // SAFETY: the socket's descriptor stays its own, and the same, for as long as it lives.
-    let socket = unsafe { AsyncFd::register(socket) };
+    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE | HEARS) };
     let socket = socket.map_err(|error| failed(error.into()))?;
-    let sent = socket.async_io(tokio::io::Interest::WRITABLE, |socket| {
-        socket.send(&request)
-    });
+    let sent = socket.async_io(Interest::WRITABLE, |socket| socket.send(&request));
     sent.await.map_err(failed)?;
     stage.set("waiting for the answer");
     let mut buffer = vec![MaybeUninit::uninit(); request.len() + 128];
     loop {
-        let received = socket.async_io(tokio::io::Interest::READABLE, |socket| {
+        let received = socket.async_io(HEARS, |socket| {
             let length = socket.recv(&mut buffer)?;
             // SAFETY: the kernel has written that many bytes.
             let bytes = unsafe { &*(std::ptr::from_ref(&buffer[..length]) as *const [u8]) };
@@ -67,25 +63,34 @@ pub(super) async fn ask(check: &HealthCheck, target: &Target, stage: &Stage) -> 
     }
 }
 
-fn connect(target: &Target, is_filled_up: bool, request: &[u8]) -> io::Result<Socket> {
-    let is_v4 = target.address.is_ipv4();
-    let protocol = if is_v4 {
+fn open(target: &Target) -> Result<Socket, Cause> {
+    let protocol = if target.address.is_ipv4() {
         Protocol::ICMPV4
     } else {
         Protocol::ICMPV6
     };
-    let socket = socket::new(target, Type::RAW, protocol)?;
-    socket.attach_filter(&filter(request, is_v4))?;
+    let socket = socket::new(target, Type::RAW, protocol);
+    socket.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => Cause::new(
+            Kind::Local,
+            "ping: not allowed; the daemon needs CAP_NET_RAW for checks of type `icmp`",
+        ),
+        _ => Cause::io("ping", &error),
+    })
+}
+
+/// Connects a socket, and has it receive what may be the answer to `request`.
+fn prepare(socket: &Socket, target: &Target, is_filled_up: bool, request: &[u8]) -> io::Result<()> {
+    socket.attach_filter(&filter(request, target.address.is_ipv4()))?;
     if is_filled_up {
         // Whatever the kernel thinks of the way's MTU: it is what is to be found out.
-        never_fragment(&socket, target.address.ip())?;
+        never_fragment(socket, target.address.ip())?;
     }
     // The kernel passes on what comes from there alone.
     socket.connect(&SockAddr::from(std::net::SocketAddr::new(
         target.address.ip(),
         0,
-    )))?;
-    Ok(socket)
+    )))
 }
 
 /// Has the kernel pass on echo replies with the identifier of `request` alone. It hands a copy of each ICMP
