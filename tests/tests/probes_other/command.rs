@@ -239,7 +239,7 @@ fn what_a_command_leaves_behind_neither_delays_nor_outlives_it() -> Result<()> {
                 pids.display()
             );
             let result = run(&shell(&script, PATIENT))?;
-            let text = result.as_ref().map(|()| ()).map_err(|cause| &*cause.text);
+            let text = result.as_ref().copied().map_err(|cause| &*cause.text);
             assert_eq!(text, ends, "{kind}");
             wait_until_gone(&pids, 2)?;
         }
