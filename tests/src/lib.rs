@@ -13,6 +13,7 @@ pub mod misbehave;
 pub mod modes;
 pub mod packet;
 pub mod plane;
+pub mod probes2;
 pub mod random;
 pub mod reference;
 mod runner;

@@ -74,6 +74,11 @@ impl Cause {
     pub fn io(doing: &str, error: &io::Error) -> Self {
         use io::ErrorKind;
         let (kind, reason): (_, Cow<'static, str>) = match error.kind() {
+            // Of a route here, or of a firewall on the way that says so. What this process may not do is
+            // EPERM, which is of the same kind.
+            _ if error.raw_os_error() == Some(libc::EACCES) => {
+                (Kind::Unreachable, "prohibited".into())
+            }
             ErrorKind::ConnectionRefused => (Kind::Refused, "refused".into()),
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
                 (Kind::Reset, "reset".into())
@@ -101,7 +106,6 @@ fn local_or_answer(error: &io::Error) -> Kind {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => {
             Kind::Local
         }
-        Some(libc::EACCES | libc::EPERM) => Kind::Local,
         _ => Kind::Answer,
     }
 }
@@ -130,6 +134,12 @@ mod tests {
                 libc::ENETUNREACH,
                 Kind::Unreachable,
                 "connect: network unreachable",
+            ),
+            (libc::EACCES, Kind::Unreachable, "connect: prohibited"),
+            (
+                libc::EPERM,
+                Kind::Local,
+                "connect: Operation not permitted (os error 1)",
             ),
             (
                 libc::EMFILE,

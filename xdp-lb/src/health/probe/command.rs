@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     sys::{
-        resource::{Resource, setrlimit},
+        resource::{Resource, getrlimit, setrlimit},
         signal::{Signal, killpg},
     },
     unistd::Pid,
@@ -18,12 +18,12 @@ use nix::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::{Child, Command as Process},
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
 };
 
-use super::{Stage, Target, grpc::short};
+use super::{Target, grpc::short};
 use crate::{
-    config::{Command, HealthCheck},
+    config::{Command, HealthCheck, format_duration},
     health::{Cause, Kind},
 };
 
@@ -42,18 +42,30 @@ const MEMORY: u64 = 1 << 30;
 /// Files that a program may have open.
 const FILES: u64 = 256;
 
-/// Runs a program. It and all that it has started are killed when this ends or is dropped.
+/// Waits until a program may run: for `limit` at most.
+///
+/// # Errors
+///
+/// If others take the room for longer, which tells nothing about the backend.
+pub(super) async fn room(limit: Duration) -> Result<SemaphorePermit<'static>, Cause> {
+    match tokio::time::timeout(limit, ROOM.acquire()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        // Nobody closes it.
+        Ok(Err(_)) | Err(_) => {
+            let limit = format_duration(limit);
+            let text = format!("command: too many others ran for {limit}");
+            Err(Cause::new(Kind::Local, text))
+        }
+    }
+}
+
+/// Runs a program, for which there is [`room`]. It and all that it has started are killed when this ends or
+/// is dropped.
 pub(super) async fn run(
     check: &HealthCheck,
     command: &Command,
     target: &Target,
-    stage: &Stage,
 ) -> Result<(), Cause> {
-    stage.set("waiting for other programs to end");
-    let Ok(_permit) = ROOM.acquire().await else {
-        return Err(Cause::new(Kind::Local, "command: the daemon is ending"));
-    };
-    stage.set("");
     let mut group = start(check, command, target)?;
     let stdout = group.child.stdout.take();
     let stderr = group.child.stderr.take();
@@ -154,6 +166,9 @@ fn start(check: &HealthCheck, command: &Command, target: &Target) -> Result<Grou
                 (Resource::RLIMIT_NOFILE, FILES),
                 (Resource::RLIMIT_CORE, 0),
             ] {
+                // Raising one takes a capability that the daemon may lack.
+                let (_, hard) = getrlimit(resource)?;
+                let limit = limit.min(hard);
                 setrlimit(resource, limit, limit)?;
             }
             Ok(())

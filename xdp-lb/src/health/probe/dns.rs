@@ -37,13 +37,13 @@ pub(super) async fn ask(dns: &Dns, target: &Target, stage: &Stage) -> Result<(),
 }
 
 fn question(dns: &Dns) -> Result<Message, Cause> {
-    let name = Name::from_ascii(&dns.name)
+    // Names of hosts are not all that there is: reverse zones have `/`, for one (RFC 2317).
+    let labels = dns.name.split('.').filter(|label| !label.is_empty());
+    let name = Name::from_labels(labels.map(str::as_bytes))
         .map_err(|error| Cause::new(Kind::Local, format!("dns: {}: {error}", dns.name)))?;
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
-    let mut query = Query::query(name, record_type(dns.record));
-    query.name.set_fqdn(true);
-    message.add_query(query);
+    message.add_query(Query::query(name, record_type(dns.record)));
     let mut edns = Edns::new();
     edns.set_max_payload(ANSWER);
     message.set_edns(edns);
@@ -57,7 +57,7 @@ fn judge(dns: &Dns, question: &Message, answer: &Message) -> Result<(), Cause> {
     }
     let code = answer.metadata.response_code;
     if code != ResponseCode::NoError {
-        return wrong(format!("dns: {code}"));
+        return wrong(format!("dns: {}", word(code)));
     }
     let kind = record_type(dns.record);
     let mut records = answer
@@ -72,6 +72,20 @@ fn judge(dns: &Dns, question: &Message, answer: &Message) -> Result<(), Cause> {
             wrong(format!("dns: the pattern is in no {kind} record"))
         }
         _ => Ok(()),
+    }
+}
+
+/// The word that every DNS tool has for a code (IANA's registry of DNS RCODEs).
+fn word(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::FormErr => "FORMERR".into(),
+        ResponseCode::ServFail => "SERVFAIL".into(),
+        ResponseCode::NXDomain => "NXDOMAIN".into(),
+        ResponseCode::NotImp => "NOTIMP".into(),
+        ResponseCode::Refused => "REFUSED".into(),
+        ResponseCode::NotAuth => "NOTAUTH".into(),
+        ResponseCode::BADVERS => "BADVERS".into(),
+        other => format!("code {}", u16::from(other)),
     }
 }
 

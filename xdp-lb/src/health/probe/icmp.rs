@@ -12,8 +12,8 @@ use std::{
     },
 };
 
-use socket2::{Protocol, SockAddr, Socket, Type};
-use tokio::io::unix::AsyncFd;
+use socket2::{Protocol, SockAddr, SockFilter, Socket, Type};
+use tokio::io::{Interest, unix::AsyncFd};
 use xdp_lb_common::checksum;
 
 use super::{Stage, Target, socket};
@@ -31,59 +31,95 @@ const PAYLOAD: usize = 56;
 /// Bytes by which an answer is known to be ours.
 const COOKIE: usize = 8;
 
+/// A socket that has been told of an error, say that there is no way, has nothing to be read.
+const HEARS: Interest = Interest::READABLE.add(Interest::ERROR);
+
 /// Sends an echo request, and waits for its answer.
 pub(super) async fn ask(check: &HealthCheck, target: &Target, stage: &Stage) -> Result<(), Cause> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::PermissionDenied => Cause::new(
-            Kind::Local,
-            "ping: not allowed; the daemon needs CAP_NET_RAW for checks of type `icmp`",
-        ),
-        _ => Cause::io("ping", &error),
-    };
+    let failed = |error: io::Error| Cause::io("ping", &error);
     let is_v4 = target.address.is_ipv4();
     let full_size = target.mtu.filter(|_| check.full_size);
-    let socket = connect(target, full_size.is_some()).map_err(failed)?;
-    // SAFETY: the socket's descriptor stays its own, and the same, for as long as it lives.
-    let socket = unsafe { AsyncFd::register(socket) };
-    let socket = socket.map_err(|error| failed(error.into()))?;
     let request = request(target, full_size);
-    let sent = socket.async_io(tokio::io::Interest::WRITABLE, |socket| {
-        socket.send(&request)
-    });
+    let socket = open(target)?;
+    prepare(&socket, target, full_size.is_some(), &request).map_err(failed)?;
+    // SAFETY: the socket's descriptor stays its own, and the same, for as long as it lives.
+    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE | HEARS) };
+    let socket = socket.map_err(|error| failed(error.into()))?;
+    let sent = socket.async_io(Interest::WRITABLE, |socket| socket.send(&request));
     sent.await.map_err(failed)?;
     stage.set("waiting for the answer");
     let mut buffer = vec![MaybeUninit::uninit(); request.len() + 128];
     loop {
-        let received = socket.async_io(tokio::io::Interest::READABLE, |socket| {
+        let received = socket.async_io(HEARS, |socket| {
             let length = socket.recv(&mut buffer)?;
             // SAFETY: the kernel has written that many bytes.
             let bytes = unsafe { &*(std::ptr::from_ref(&buffer[..length]) as *const [u8]) };
             Ok(is_answer(bytes, &request, is_v4))
         });
-        // Others are for other sockets, or about something else.
+        // Others are late, or made up.
         if received.await.map_err(failed)? {
             return Ok(());
         }
     }
 }
 
-fn connect(target: &Target, is_filled_up: bool) -> io::Result<Socket> {
+fn open(target: &Target) -> Result<Socket, Cause> {
     let protocol = if target.address.is_ipv4() {
         Protocol::ICMPV4
     } else {
         Protocol::ICMPV6
     };
-    let socket = socket::new(target, Type::RAW, protocol)?;
+    let socket = socket::new(target, Type::RAW, protocol);
+    socket.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => Cause::new(
+            Kind::Local,
+            "ping: not allowed; the daemon needs CAP_NET_RAW for checks of type `icmp`",
+        ),
+        _ => Cause::io("ping", &error),
+    })
+}
+
+/// Connects a socket, and has it receive what may be the answer to `request`.
+fn prepare(socket: &Socket, target: &Target, is_filled_up: bool, request: &[u8]) -> io::Result<()> {
+    socket.attach_filter(&filter(request, target.address.is_ipv4()))?;
     if is_filled_up {
         // Whatever the kernel thinks of the way's MTU: it is what is to be found out.
-        never_fragment(&socket, target.address.ip())?;
+        never_fragment(socket, target.address.ip())?;
     }
     // The kernel passes on what comes from there alone.
     socket.connect(&SockAddr::from(std::net::SocketAddr::new(
         target.address.ip(),
         0,
-    )))?;
-    Ok(socket)
+    )))
+}
+
+/// Has the kernel pass on echo replies with the identifier of `request` alone. It hands a copy of each ICMP
+/// packet of a backend to each raw socket that is connected to it: the answers to other checks of the same
+/// backend would push out the one that is waited for.
+fn filter(request: &[u8], is_v4: bool) -> [SockFilter; 7] {
+    use libc::{
+        BPF_B, BPF_H, BPF_IMM, BPF_IND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_LDX, BPF_MSH, BPF_RET,
+        BPF_W,
+    };
+
+    // All codes are below 256.
+    let instruction = |code: u32, no: u8, value: u32| SockFilter::new(code as u16, 0, no, value);
+    let identifier = u16::from_be_bytes([request[4], request[5]]);
+    // Where the ICMP header begins: behind the IP header, which packets of IPv6 come without.
+    let header = if is_v4 {
+        BPF_LDX | BPF_B | BPF_MSH
+    } else {
+        BPF_LDX | BPF_W | BPF_IMM
+    };
+    [
+        instruction(header, 0, 0),
+        instruction(BPF_LD | BPF_B | BPF_IND, 0, 0),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, 3, kinds(is_v4).1.into()),
+        instruction(BPF_LD | BPF_H | BPF_IND, 0, 4),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, 1, identifier.into()),
+        instruction(BPF_RET | BPF_K, 0, u32::MAX),
+        instruction(BPF_RET | BPF_K, 0, 0),
+    ]
 }
 
 fn never_fragment(socket: &Socket, address: IpAddr) -> io::Result<()> {

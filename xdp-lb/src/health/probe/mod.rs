@@ -61,10 +61,20 @@ impl Stage {
 }
 
 /// Asks once, for no longer than the check's timeout. Returns the result, and how long it took.
+///
+/// Few programs run at once: the time of one that waits for others begins when it may run, and it waits for
+/// as long as its timeout at most.
 pub async fn run_in_time(check: &HealthCheck, target: &Target) -> (Result<(), Cause>, Duration) {
     let stage = Stage::default();
-    let begun = Instant::now();
     let limit = check.pace.timeout;
+    let _room = match &check.probe {
+        Probe::Command(_) => match command::room(limit).await {
+            Ok(room) => Some(room),
+            Err(cause) => return (Err(cause), limit),
+        },
+        _ => None,
+    };
+    let begun = Instant::now();
     let result = match tokio::time::timeout(limit, run(check, target, &stage)).await {
         Ok(result) => result,
         Err(_) => Err(too_late(limit, stage.get())),
@@ -82,12 +92,8 @@ fn too_late(limit: Duration, stage: &str) -> Cause {
     Cause::new(Kind::Timeout, text)
 }
 
-/// Asks once. The caller bounds the time.
-///
-/// # Errors
-///
-/// Says why the backend cannot serve, or, with [`Kind::Local`], why it could not be asked.
-pub async fn run(check: &HealthCheck, target: &Target, stage: &Stage) -> Result<(), Cause> {
+/// Asks once. The caller bounds the time, and the number of programs.
+async fn run(check: &HealthCheck, target: &Target, stage: &Stage) -> Result<(), Cause> {
     match &check.probe {
         Probe::Tcp => tcp::connect(target, stage).await.map(drop),
         Probe::Tls(settings) => {
@@ -100,6 +106,6 @@ pub async fn run(check: &HealthCheck, target: &Target, stage: &Stage) -> Result<
         Probe::Dns(dns) => dns::ask(dns, target, stage).await,
         Probe::Grpc(grpc) => grpc::ask(check, grpc, target, stage).await,
         Probe::Icmp => icmp::ask(check, target, stage).await,
-        Probe::Command(command) => command::run(check, command, target, stage).await,
+        Probe::Command(command) => command::run(check, command, target).await,
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     health::{Cause, Kind},
 };
 
-/// Bytes of an answer that are looked at.
+/// Bytes of an answer that are looked at; the kernel throws the rest away.
 const ANSWER: usize = 4096;
 
 /// Sends a datagram, and looks at the first one that comes back.
@@ -22,10 +22,14 @@ pub(super) async fn ask(udp: &Udp, target: &Target, stage: &Stage) -> Result<(),
     let mut answer = [0; ANSWER];
     let length = receive(&socket, &mut answer).await?;
     match &udp.expect {
-        Some(pattern) if !pattern.is_in(&answer[..length]) => Err(Cause::new(
-            Kind::Answer,
-            format!("answer: the pattern is not in its {length} bytes"),
-        )),
+        Some(pattern) if !pattern.is_in(&answer[..length]) => {
+            let text = if length == ANSWER {
+                "answer: the pattern is not in its first 4 KiB".into()
+            } else {
+                format!("answer: the pattern is not in its {length} bytes")
+            };
+            Err(Cause::new(Kind::Answer, text))
+        }
         _ => Ok(()),
     }
 }
