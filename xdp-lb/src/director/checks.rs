@@ -6,6 +6,7 @@
 use std::{
     cell::{LazyCell, RefCell},
     collections::{BTreeSet, HashMap, HashSet},
+    io,
     net::IpAddr,
     sync::Arc,
     time::Instant,
@@ -64,16 +65,16 @@ pub(super) struct World<'a> {
 }
 
 impl HealthChecks {
-    pub(super) fn new(config: &Config) -> Self {
-        Self {
-            checks: Checks::new(config.health.at_once),
+    pub(super) fn new(config: &Config) -> io::Result<Self> {
+        Ok(Self {
+            checks: Checks::new(config.health.at_once)?,
             interned: Interned::default(),
             steering: None,
             steered_ports: BTreeSet::new(),
             targets: HashMap::new(),
             marks: HashMap::new(),
             mark: config.health.mark,
-        }
+        })
     }
 
     /// Makes equal checks of a new config one, also with those that run.

@@ -130,7 +130,7 @@ impl Director {
         let until = Instant::now() + longest.unwrap_or_default();
         let sizes = dataplane.sizes();
         let tables = Tables::adopt(&dataplane, sizes, config.hash_key, &found, until);
-        let mut health = HealthChecks::new(&config);
+        let mut health = HealthChecks::new(&config).context("health checks")?;
         health.intern(&mut config);
         let mut director = Self {
             paths,

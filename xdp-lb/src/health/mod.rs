@@ -1,7 +1,7 @@
 //! Health checks: whether backends can serve, found out by asking them.
 //!
 //! `probe` asks once, over the network; `judge` makes a state of the answers, and `timetable` says when to
-//! ask, both without I/O and with the time passed in; `runner` brings them together, on a task of its own.
+//! ask, both without I/O and with the time passed in; `runner` brings them together, on a thread of its own.
 //! [`Checks`] is what the director has of all that: it says which checks it wants, reads their states, and
 //! is woken when one changes.
 
@@ -14,6 +14,7 @@ mod timetable;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     sync::Arc,
 };
 
@@ -54,18 +55,21 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Begins, with no check, on a task that ends with what is returned.
-    #[must_use]
-    pub fn new(at_once: u32) -> Self {
+    /// Begins, with no check, on a thread that ends with what is returned.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the thread.
+    pub fn new(at_once: u32) -> io::Result<Self> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (sender, changed) = watch::channel(0);
-        Runner::spawn(receiver, sender, room_for(at_once));
-        Self {
+        Runner::spawn(receiver, sender, room_for(at_once))?;
+        Ok(Self {
             checks: HashMap::new(),
             commands,
             changed,
             next_id: 0,
-        }
+        })
     }
 
     /// Runs so many at once at most, or as many as this process may have open files.

@@ -1,12 +1,15 @@
-//! The task that runs checks: when `timetable` says so, and no more at once than allowed.
+//! The thread that runs checks: when `timetable` says so, and no more at once than allowed.
 
 use std::{
     collections::HashMap,
+    io,
     sync::Arc,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
+    runtime,
     sync::{mpsc, oneshot, watch},
     time::sleep_until,
 };
@@ -70,12 +73,17 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Begins to run checks, on a task of its own that ends with the sender of commands.
+    /// Begins to run checks, on a thread of its own that ends with the sender of commands. One thread is
+    /// enough for all of them, and costs less than waking others for each.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread, or nothing to wait for sockets with.
     pub(super) fn spawn(
         commands: mpsc::UnboundedReceiver<Command>,
         changed: watch::Sender<u64>,
         at_once: usize,
-    ) {
+    ) -> io::Result<()> {
         let (report, results) = mpsc::unbounded_channel();
         let runner = Self {
             commands,
@@ -89,7 +97,13 @@ impl Runner {
             in_flight: 0,
             warned: None,
         };
-        tokio::spawn(runner.run());
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        thread::Builder::new()
+            .name("health".into())
+            .spawn(move || runtime.block_on(runner.run()))?;
+        Ok(())
     }
 
     async fn run(mut self) {
