@@ -156,8 +156,10 @@ fn serve(
         return SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
     if let Manner::Floods(first, then) = manner {
+        // So that it is soon full.
+        SockRef::from(&stream).set_recv_buffer_size(4096)?;
         stream.write_all(first)?;
-        return forever(&mut stream, then, is_over);
+        return forever(&mut stream, &then.repeat(1000), is_over);
     }
     if let Manner::Tls(identity) = manner {
         let connection = ServerConnection::new(identity.config());

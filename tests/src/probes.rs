@@ -71,32 +71,41 @@ pub fn target(address: impl Into<SocketAddr>) -> Target {
 
 /// Asks once, in a namespace.
 pub fn ask(namespace: &Namespace, check: &HealthCheck, target: &Target) -> Result<(), Cause> {
-    let (mut results, _) = ask_until(namespace, 1, check, target, || true);
+    let mut results = ask_all(namespace, &[(check.clone(), target.clone())]);
     results.pop().expect("one question has one result")
 }
 
-/// Asks `times` at once, in a namespace and on one thread, as the daemon does. Goes on with what the probes
-/// may have left behind until `is_over`, but not for ever. Returns the results, and whether it was over.
+/// Asks all at once, in a namespace and on one thread, as the daemon does.
 ///
 /// # Panics
 ///
 /// If a probe does, which would end the daemon.
+pub fn ask_all(namespace: &Namespace, checks: &[(HealthCheck, Target)]) -> Vec<Result<(), Cause>> {
+    ask_until(namespace, checks, || true).0
+}
+
+/// As [`ask_all`], and goes on with what the probes may have left behind until `is_over`, but not for ever.
+/// Returns the results, and whether it was over.
+///
+/// # Panics
+///
+/// If a probe does.
 pub fn ask_until(
     namespace: &Namespace,
-    times: usize,
-    check: &HealthCheck,
-    target: &Target,
+    checks: &[(HealthCheck, Target)],
     is_over: impl Fn() -> bool + Send + Sync,
 ) -> (Vec<Result<(), Cause>>, bool) {
     let ask = async || {
-        let asking: Vec<_> = (0..times)
-            .map(|_| {
-                let (check, target) = (check.clone(), target.clone());
-                tokio::spawn(async move { probe::run_in_time(&check, &target).await.0 })
-            })
+        let ask = |(check, target): (HealthCheck, Target)| async move {
+            probe::run_in_time(&check, &target).await.0
+        };
+        let asked: Vec<_> = checks
+            .iter()
+            .cloned()
+            .map(|pair| tokio::spawn(ask(pair)))
             .collect();
-        let mut results = Vec::with_capacity(times);
-        for task in asking {
+        let mut results = Vec::with_capacity(asked.len());
+        for task in asked {
             results.push(task.await.expect("probes do not panic"));
         }
         let until = async {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use xdp_lb_tests::lab::{Rig, SOON};
 use xdp_lb_tests::identity::Identity;
+use xdp_lb_tests::lab::{Rig, SOON};
 use xdp_lb_tests::misbehave::{Manner, Server};
 use xtask::lab::{Lab, LabConfig, wait_for};
 

@@ -104,14 +104,53 @@ fn it_is_asked_by_tls() -> Result<()> {
 }
 
 #[test]
-fn servers_without_it_are_told_apart() -> Result<()> {
-    assert_failed(
-        &meet(Manner::Says(GOOD))?,
-        Kind::Answer,
-        "grpc: the answer is not HTTP/2",
-    );
-    assert_failed(&meet(Manner::Closes)?, Kind::Reset, "grpc: closed");
-    assert_failed(&meet(Manner::Says(SETTINGS))?, Kind::Reset, "grpc: closed");
+fn servers_that_do_not_speak_it_are_said_so() -> Result<()> {
+    let text = "grpc: the answer is not HTTP/2";
+    for answer in [
+        GOOD,
+        b"220 mail.example.com ESMTP\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x46",
+    ] {
+        assert_failed(&meet(Manner::Says(answer))?, Kind::Answer, text);
+    }
+    for manner in [Manner::Closes, Manner::Resets, Manner::Says(SETTINGS)] {
+        let cause = meet(manner.clone())?.expect_err("it breaks");
+        assert_eq!(cause.kind, Kind::Reset, "{manner:?}: {cause}");
+    }
+    Ok(())
+}
+
+#[test]
+fn servers_that_do_not_answer_the_call_say_why() -> Result<()> {
+    for (answer, text) in [
+        // GOAWAY, of a server that ends.
+        (
+            &b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\0"[..],
+            "grpc: the server gives up: NO_ERROR",
+        ),
+        // RST_STREAM.
+        (
+            b"\0\0\0\x04\0\0\0\0\0\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07",
+            "grpc: the server gives up: REFUSED_STREAM",
+        ),
+        // HEADERS: a web server's status 404, and 500.
+        (
+            b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\x05\0\0\0\x01\x8d",
+            "grpc: the server has no health service",
+        ),
+        (
+            b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\x05\0\0\0\x01\x8e",
+            "grpc: Unknown: grpc-status header missing, mapped from HTTP status code 500",
+        ),
+        // A message of 64 KiB is announced.
+        (
+            b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x05\0\0\0\0\0\x01\0\0\x01\0\0",
+            "grpc: OutOfRange: Error, decoded message length too large: found 65536 bytes, \
+             the limit is: 4096 bytes",
+        ),
+    ] {
+        assert_failed(&meet(Manner::Floods(answer, b""))?, Kind::Answer, text);
+    }
     Ok(())
 }
 
@@ -127,8 +166,8 @@ fn servers_that_never_end_are_left() -> Result<()> {
     ] {
         let server = Server::start(&namespace, LOOPBACKS[0], 0, manner.clone())?;
         let check = check(grpc("", None), HASTY);
-        let to = target(server.address());
-        let (results, were_left) = ask_until(&namespace, 20, &check, &to, || server.is_idle());
+        let checks = vec![(check, target(server.address())); 20];
+        let (results, were_left) = ask_until(&namespace, &checks, || server.is_idle());
         for result in &results {
             assert_failed(
                 result,

@@ -1,5 +1,6 @@
 //! HTTP without TLS: good answers, bad ones, and such as never end.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -62,10 +63,13 @@ fn nginx_is_asked() -> Result<()> {
     let lab = Lab::new(LabConfig::with_backends(1))?;
     let backend = lab.host("backend1");
     let _server = lab.start_http(backend)?;
-    let director = lab.host("director").namespace();
-    for address in [backend.v4().into(), backend.v6().into()] {
-        let to: Target = target(std::net::SocketAddr::new(address, 80));
-        let ask = |http: Http| ask(director, &patiently(http), &to);
+    let director = lab.host("director");
+    for (address, client) in [
+        (IpAddr::from(backend.v4()), IpAddr::from(director.v4())),
+        (backend.v6().into(), director.v6().into()),
+    ] {
+        let to = target(SocketAddr::new(address, 80));
+        let ask = |http: Http| ask(director.namespace(), &patiently(http), &to);
         assert_eq!(ask(get("/healthz")), Ok(()));
         assert_eq!(ask(with_body("/", "^backend=backend1 ")), Ok(()));
         let head = Http {
@@ -79,20 +83,11 @@ fn nginx_is_asked() -> Result<()> {
             ..get("/nowhere")
         };
         assert_eq!(ask(wanted), Ok(()));
+        let length = format!("backend=backend1 client={client}\n").len();
         assert_failed(
             &ask(with_body("/", "backend2")),
             Kind::Answer,
-            &format!(
-                "body: the pattern is not in its {} bytes",
-                format!(
-                    "backend=backend1 client={}\n",
-                    match address {
-                        std::net::IpAddr::V4(_) => lab.host("director").v4().to_string(),
-                        std::net::IpAddr::V6(_) => lab.host("director").v6().to_string(),
-                    }
-                )
-                .len()
-            ),
+            &format!("body: the pattern is not in its {length} bytes"),
         );
         assert_failed(
             &ask(with_body("/download", "x")),
@@ -155,7 +150,6 @@ fn statuses_are_compared() -> Result<()> {
             &b"HTTP/1.1 503 Go Away\r\nContent-Length: 0\r\n\r\n"[..],
             503,
         ),
-        (b"HTTP/1.0 199 Odd\r\n\r\n", 199),
         (b"HTTP/1.1 400\r\n\r\n", 400),
         (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
@@ -164,9 +158,6 @@ fn statuses_are_compared() -> Result<()> {
         (b"HTTP/1.1 999 Beyond\r\n\r\n", 999),
     ] {
         let text = format!("status {status}");
-        if status == 199 {
-            continue;
-        }
         fails(Manner::Says(answer), &get("/"), Kind::Answer, &text)?;
     }
     for answer in [
@@ -283,8 +274,8 @@ fn servers_that_never_end_are_left() -> Result<()> {
     ] {
         let server = Server::start(&namespace, LOOPBACKS[0], 0, manner.clone())?;
         let check = check(Probe::Http(with_body("/", "ok")), HASTY);
-        let to = target(server.address());
-        let (results, were_left) = ask_until(&namespace, 20, &check, &to, || server.is_idle());
+        let checks = vec![(check, target(server.address())); 20];
+        let (results, were_left) = ask_until(&namespace, &checks, || server.is_idle());
         assert!(results.iter().all(Result::is_err), "{results:?}");
         assert_eq!(server.accepted(), 20, "{manner:?}");
         assert!(were_left, "{manner:?}: connections are still open");

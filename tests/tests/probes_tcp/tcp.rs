@@ -7,11 +7,12 @@ use xdp_lb::{
     config::Probe,
     health::{Kind, probe::Target},
 };
+use xdp_lb_tests::lab::SOON;
 use xdp_lb_tests::misbehave::{Manner, Server};
 use xdp_lb_tests::probes::{
-    LOOPBACKS, PATIENT, ask, ask_until, assert_failed, check, loopback, target,
+    LOOPBACKS, PATIENT, ask, ask_all, assert_failed, check, loopback, target,
 };
-use xtask::lab::Namespace;
+use xtask::lab::{Namespace, wait_for};
 
 /// How many TCP sockets of a namespace are in a state, as the kernel numbers them.
 fn sockets(namespace: &Namespace, state: &str) -> Result<usize> {
@@ -30,7 +31,9 @@ fn a_listening_port_is_right_and_a_closed_one_is_refused() -> Result<()> {
         let server = Server::start(&namespace, address, 0, Manner::Hangs)?;
         let to = target(server.address());
         assert_eq!(ask(&namespace, &tcp, &to), Ok(()));
-        assert_eq!(server.accepted(), 1);
+        wait_for("the server to see it", SOON, || {
+            Ok((server.accepted() == 1).then_some(()))
+        })?;
         drop(server);
         assert_failed(
             &ask(&namespace, &tcp, &to),
@@ -48,7 +51,7 @@ fn checks_leave_no_connection_behind() -> Result<()> {
     let namespace = loopback()?;
     let listener = namespace.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
     let to = target(listener.local_addr()?);
-    let (results, _) = ask_until(&namespace, 100, &check(Probe::Tcp, PATIENT), &to, || true);
+    let results = ask_all(&namespace, &vec![(check(Probe::Tcp, PATIENT), to); 100]);
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     assert_eq!(sockets(&namespace, TIME_WAIT)?, 0);
     assert_eq!(sockets(&namespace, ESTABLISHED)?, 0);
