@@ -11,7 +11,7 @@ use xdp_lb::{
 use xdp_lb_tests::identity::{Authority, Identity, VALID};
 use xdp_lb_tests::misbehave::{Manner, Server};
 use xdp_lb_tests::probes::{
-    HASTY, LOOPBACKS, PATIENT, ask, assert_failed, check, loopback, target,
+    HASTY, LOOPBACKS, PATIENT, ask, ask_all, assert_failed, check, loopback, target,
 };
 use xtask::lab::Namespace;
 
@@ -94,6 +94,17 @@ fn a_cause_does_not_repeat_all_that_a_certificate_says() -> Result<()> {
         "tls: certificate is not for b.example.com, but for host0.example.com, host1.example.com, \
          host2.example.com and 197 others",
     );
+    Ok(())
+}
+
+#[test]
+fn many_are_asked_at_once() -> Result<()> {
+    let rig = Rig::new()?;
+    let server = rig.serve(rig.authority.sign(&["a.example.com"], VALID)?)?;
+    let check = check(Probe::Tls(rig.asking_for("a.example.com")), PATIENT);
+    let checks = vec![(check, target(server.address())); 50];
+    let results = ask_all(&rig.namespace, &checks);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
     Ok(())
 }
 

@@ -90,6 +90,8 @@ async fn config(
     tls: &Tls,
     protocols: &'static [&'static [u8]],
 ) -> Result<Arc<ClientConfig>, Cause> {
+    static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     let changed = match tls.ca.as_ref().filter(|_| tls.verify) {
         Some(path) => Some(changed(path)?),
         None => None,
@@ -98,15 +100,14 @@ async fn config(
     if let Some(config) = made(&key, changed) {
         return Ok(config);
     }
+    // Thousands of checks may come here at once, and reading all the system's certificates takes time.
+    let _alone = MAKING.lock().await;
+    if let Some(config) = made(&key, changed) {
+        return Ok(config);
+    }
     let of = tls.clone();
-    let make_once = move || {
-        static MAKING: Mutex<()> = Mutex::new(());
-
-        // Thousands of checks may come here at once, and reading all the system's certificates takes time.
-        let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = made(&key, changed) {
-            return Ok(config);
-        }
+    // Kept even if it takes longer than this check has.
+    let make_and_keep = move || {
         let config = make(&of, protocols)?;
         let made = Made {
             changed,
@@ -116,7 +117,7 @@ async fn config(
         Ok(config)
     };
     // Reads files.
-    let made = tokio::task::spawn_blocking(make_once).await;
+    let made = tokio::task::spawn_blocking(make_and_keep).await;
     made.unwrap_or_else(|error| Err(Cause::new(Kind::Local, format!("tls: {error}"))))
 }
 
