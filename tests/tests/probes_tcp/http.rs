@@ -234,7 +234,12 @@ fn broken_connections_are_told_apart() -> Result<()> {
     let cause = meet(Manner::Resets, &patiently(get("/")))?.expect_err("a reset");
     assert_eq!(cause.kind, Kind::Reset, "{cause}");
     assert!(
-        ["connect: reset", "http: reset"].contains(&&*cause.text),
+        [
+            "connect: reset",
+            "http: reset",
+            "http: closed before the request was sent"
+        ]
+        .contains(&&*cause.text),
         "{cause}"
     );
     Ok(())

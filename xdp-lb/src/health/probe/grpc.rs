@@ -129,8 +129,8 @@ fn fill_up(metadata: &mut MetadataMap, full_size: Option<u16>) {
 
 /// Says in a few words what went wrong with the connection; None: nothing did.
 fn broken(error: &(dyn Error + 'static)) -> Option<Cause> {
-    let mut causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.find_map(|error| {
+    let causes = || std::iter::successors(Some(error), |&error| error.source());
+    let reason = causes().find_map(|error| {
         if let Some(io) = error.downcast_ref::<io::Error>() {
             return Some(Cause::io("grpc", io));
         }
@@ -140,6 +140,13 @@ fn broken(error: &(dyn Error + 'static)) -> Option<Cause> {
             _ => "grpc: the answer is not HTTP/2".into(),
         };
         Some(Cause::new(Kind::Answer, text))
+    });
+    reason.or_else(|| {
+        let closed = causes()
+            .filter_map(|error| error.downcast_ref::<hyper::Error>())
+            .any(|error| error.is_canceled() || error.is_closed());
+        let text = "grpc: closed before the request was sent";
+        closed.then(|| Cause::new(Kind::Reset, text))
     })
 }
 

@@ -210,6 +210,9 @@ fn cause(error: &hyper::Error) -> Cause {
         }
         source = inner.source();
     }
+    if error.is_canceled() || error.is_closed() {
+        return Cause::new(Kind::Reset, "http: closed before the request was sent");
+    }
     Cause::new(Kind::Answer, format!("http: {error}"))
 }
 
