@@ -1,18 +1,18 @@
 //! TCP servers that answer as no server should.
 
 use std::io::{self, Read as _, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
 use socket2::SockRef;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring};
+use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 use xtask::lab::Namespace;
+
+use crate::identity::Identity;
 
 /// How long a server waits for a client that says nothing, and between two looks whether it is to end.
 const TURN: Duration = Duration::from_millis(20);
@@ -37,36 +37,12 @@ pub enum Manner {
     EndlessInterim,
     /// It sends a body without an end, which does not have what is looked for.
     EndlessBody,
-    /// It sends this, whatever it is asked, and closes.
+    /// It sends this, whatever it is asked, and closes when the client has.
     Says(&'static [u8]),
+    /// It sends the first of these and then the second without an end, and reads nothing.
+    Floods(&'static [u8], &'static [u8]),
     /// It speaks TLS with this certificate, and answers well.
     Tls(Identity),
-}
-
-/// A certificate with its key.
-#[derive(Clone, Debug)]
-pub struct Identity(Arc<ServerConfig>);
-
-impl Identity {
-    /// A certificate for `name`, signed by itself, that was valid in these years, from and to the first of
-    /// January. Returns it in PEM as well.
-    pub fn self_signed(name: &str, years: [i32; 2]) -> Result<(Self, String)> {
-        let mut params = CertificateParams::new([name.to_owned()])?;
-        params.not_before = date_time_ymd(years[0], 1, 1);
-        params.not_after = date_time_ymd(years[1], 1, 1);
-        let key = KeyPair::generate()?;
-        let certified = CertifiedKey {
-            cert: params.self_signed(&key)?,
-            signing_key: key,
-        };
-        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der())
-            .map_err(anyhow::Error::msg)?;
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certified.cert.der().clone()], key)?;
-        Ok((Self(Arc::new(config)), certified.cert.pem()))
-    }
 }
 
 /// A server; it ends when dropped, with all of its connections.
@@ -74,6 +50,7 @@ impl Identity {
 pub struct Server {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
+    requests: Arc<Mutex<Vec<Vec<u8>>>>,
     is_over: Arc<AtomicBool>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
@@ -93,10 +70,12 @@ impl Server {
         let server = Self {
             address: listener.local_addr()?,
             accepted: Arc::default(),
+            requests: Arc::default(),
             is_over: Arc::default(),
             threads: Arc::default(),
         };
         let accepted = Arc::clone(&server.accepted);
+        let requests = Arc::clone(&server.requests);
         let is_over = Arc::clone(&server.is_over);
         let threads = Arc::clone(&server.threads);
         let accepting = thread::spawn(move || {
@@ -107,9 +86,10 @@ impl Server {
                 };
                 accepted.fetch_add(1, Ordering::Relaxed);
                 let (manner, is_over) = (manner.clone(), Arc::clone(&is_over));
+                let requests = Arc::clone(&requests);
                 let thread = thread::spawn(move || {
                     // Clients break off, which is what is to be tested.
-                    let _ = serve(stream, &manner, &is_over);
+                    let _ = serve(stream, &manner, &requests, &is_over);
                 });
                 let mut threads = lock(&threads);
                 threads.retain(|thread| !thread.is_finished());
@@ -131,6 +111,20 @@ impl Server {
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
+
+    /// Whether all connections so far have ended.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let threads = lock(&self.threads);
+        // The first one accepts.
+        threads.iter().skip(1).all(JoinHandle::is_finished)
+    }
+
+    /// What clients have sent, as far as it was read: up to an empty line, or until they were silent.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Vec<u8>> {
+        lock(&self.requests).clone()
+    }
 }
 
 impl Drop for Server {
@@ -149,21 +143,34 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(mut stream: TcpStream, manner: &Manner, is_over: &AtomicBool) -> io::Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    manner: &Manner,
+    requests: &Mutex<Vec<Vec<u8>>>,
+    is_over: &AtomicBool,
+) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(TURN))?;
     stream.set_read_timeout(Some(TURN))?;
     if matches!(manner, Manner::Resets) {
         return SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
+    if let Manner::Floods(first, then) = manner {
+        // So that it is soon full.
+        SockRef::from(&stream).set_recv_buffer_size(4096)?;
+        stream.write_all(first)?;
+        return forever(&mut stream, &then.repeat(1000), is_over);
+    }
     if let Manner::Tls(identity) = manner {
-        let connection = ServerConnection::new(Arc::clone(&identity.0));
+        let connection = ServerConnection::new(identity.config());
         let mut stream = StreamOwned::new(connection.map_err(io::Error::other)?, stream);
-        read_request(&mut stream, is_over)?;
+        let request = read_request(&mut stream, is_over)?;
+        lock(requests).push(request);
         stream.write_all(GOOD)?;
         return wait_for_end(&mut stream.sock, is_over);
     }
-    read_request(&mut stream, is_over)?;
+    let request = read_request(&mut stream, is_over)?;
+    lock(requests).push(request);
     match manner {
         Manner::Slow(pause) => {
             for byte in GOOD {
@@ -190,30 +197,35 @@ fn serve(mut stream: TcpStream, manner: &Manner, is_over: &AtomicBool) -> io::Re
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
             forever(&mut stream, &[b'x'; 8192], is_over)?;
         }
-        Manner::Says(answer) => stream.write_all(answer)?,
+        Manner::Says(answer) => {
+            stream.write_all(answer)?;
+            // To close with something unread would take the answer back.
+            stream.shutdown(Shutdown::Write)?;
+            wait_for_end(&mut stream, is_over)?;
+        }
         Manner::Hangs => wait_for_end(&mut stream, is_over)?,
-        Manner::Closes | Manner::Resets | Manner::Tls(_) => {}
+        Manner::Closes | Manner::Resets | Manner::Floods(..) | Manner::Tls(_) => {}
     }
     Ok(())
 }
 
 /// Reads until an empty line, or until the client is silent.
-fn read_request(stream: &mut impl io::Read, is_over: &AtomicBool) -> io::Result<()> {
+fn read_request(stream: &mut impl io::Read, is_over: &AtomicBool) -> io::Result<Vec<u8>> {
     let mut read = Vec::new();
     let mut buffer = [0; 4096];
     while !is_over.load(Ordering::Relaxed) {
         match stream.read(&mut buffer) {
-            Ok(0) => return Ok(()),
+            Ok(0) => break,
             Ok(length) => read.extend_from_slice(&buffer[..length]),
             Err(error) if is_late(&error) && read.is_empty() => {}
-            Err(error) if is_late(&error) => return Ok(()),
+            Err(error) if is_late(&error) => break,
             Err(error) => return Err(error),
         }
         if read.windows(4).any(|end| end == b"\r\n\r\n") {
-            return Ok(());
+            break;
         }
     }
-    Ok(())
+    Ok(read)
 }
 
 /// Writes the same again and again, until the client has gone.

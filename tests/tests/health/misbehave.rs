@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
+use xdp_lb_tests::identity::Identity;
 use xdp_lb_tests::lab::{Rig, SOON};
-use xdp_lb_tests::misbehave::{Identity, Manner, Server};
+use xdp_lb_tests::misbehave::{Manner, Server};
 use xtask::lab::{Lab, LabConfig, wait_for};
 
 /// Each with its port, more fields of its check, and what its cause begins with; none: it is up.
 fn servers() -> Result<Vec<(u16, Manner, &'static str, &'static str)>> {
-    let (expired, _) = Identity::self_signed("www.example.com", [2019, 2020])?;
-    let (good, _) = Identity::self_signed("www.example.com", [2019, 2099])?;
+    let (expired, _) = Identity::self_signed(&["www.example.com"], [2019, 2020])?;
+    let (good, _) = Identity::self_signed(&["www.example.com"], [2019, 2099])?;
     let timeout = "timeout after 300ms while waiting for the answer";
     let pause = std::time::Duration::from_secs(1);
     Ok(vec![

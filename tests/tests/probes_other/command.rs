@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use xdp_lb::config::{Command, HealthCheck, Payload, Probe, Tls, Udp};
 use xdp_lb::health::probe::Target;
 use xdp_lb::health::{Cause, Kind};
-use xdp_lb_tests::probes2::{
+use xdp_lb_tests::probes::{
     HASTY, LOOPBACKS, PATIENT, ask, ask_all, assert_failed, check, loopback, target,
 };
 use xtask::lab::wait_for;

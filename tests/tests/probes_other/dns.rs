@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::Result;
 use xdp_lb::config::{Dns, HealthCheck, Pattern, Probe, RecordType};
 use xdp_lb::health::{Cause, Kind};
-use xdp_lb_tests::probes2::{
-    Datagram, HASTY, LOOPBACKS, PATIENT, Responder, ask, assert_failed, check, loopback, target,
+use xdp_lb_tests::probes::{
+    HASTY, LOOPBACKS, PATIENT, ask, assert_failed, check, loopback, target,
 };
 use xdp_lb_tests::random::Random;
+use xdp_lb_tests::responder::{Datagram, Responder};
 use xtask::lab::{Namespace, Process, wait_for};
 use xtask::setup::Tools;
 

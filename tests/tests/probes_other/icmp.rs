@@ -9,10 +9,10 @@ use anyhow::Result;
 use xdp_lb::config::{HealthCheck, Payload, Probe, Udp};
 use xdp_lb::health::Kind;
 use xdp_lb::health::probe::Target;
-use xdp_lb_tests::probes2::{
-    HASTY, LOOPBACKS, PATIENT, Ping, Responder, ask, ask_all, assert_failed, check, loopback,
-    target,
+use xdp_lb_tests::probes::{
+    HASTY, LOOPBACKS, PATIENT, ask, ask_all, assert_failed, check, loopback, target,
 };
+use xdp_lb_tests::responder::{Ping, Responder};
 use xtask::lab::{Lab, LabConfig, Namespace, wait_for};
 use xtask::setup::Tools;
 

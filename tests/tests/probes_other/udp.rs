@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::Result;
 use xdp_lb::config::{HealthCheck, Pattern, Payload, Probe, Udp};
 use xdp_lb::health::Kind;
-use xdp_lb_tests::probes2::{
-    HASTY, LOOPBACKS, PATIENT, Responder, ask, ask_all, assert_failed, check, loopback, target,
+use xdp_lb_tests::probes::{
+    HASTY, LOOPBACKS, PATIENT, ask, ask_all, assert_failed, check, loopback, target,
 };
+use xdp_lb_tests::responder::Responder;
 
 fn udp(expect: Option<&str>, timeout: Duration) -> HealthCheck {
     let probe = Probe::Udp(Udp {

@@ -106,6 +106,8 @@ fn local_or_answer(error: &io::Error) -> Kind {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => {
             Kind::Local
         }
+        // A setting that the kernel does not take, or a family that is switched off here.
+        Some(libc::EINVAL | libc::EAFNOSUPPORT) => Kind::Local,
         _ => Kind::Answer,
     }
 }
@@ -140,6 +142,11 @@ mod tests {
                 libc::EPERM,
                 Kind::Local,
                 "connect: Operation not permitted (os error 1)",
+            ),
+            (
+                libc::EAFNOSUPPORT,
+                Kind::Local,
+                "connect: Address family not supported by protocol (os error 97)",
             ),
             (
                 libc::EMFILE,

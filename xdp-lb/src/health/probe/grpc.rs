@@ -1,14 +1,22 @@
 //! The gRPC health service says SERVING.
 
-use std::task::{Context, Poll};
+use std::{
+    error::Error,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
 
 use hyper::{
     Request, Response, Uri,
     body::Incoming,
     client::conn::http2::{self, SendRequest},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinSet,
+};
 use tonic::{
     Code, Status,
     body::Body,
@@ -60,19 +68,21 @@ async fn call(
     stage: &Stage,
 ) -> Result<(), Cause> {
     stage.set("waiting for the answer");
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let tasks = Tasks::default();
+    let (sender, connection) = http2::Builder::new(tasks.executor())
         .max_header_list_size(HEADERS)
         .initial_stream_window_size(HEADERS)
         .initial_connection_window_size(HEADERS)
         .handshake::<_, Body>(TokioIo::new(stream))
         .await
-        .map_err(|error| Cause::new(Kind::Answer, format!("http2: {error}")))?;
+        .map_err(|error| {
+            let unknown = || Cause::new(Kind::Answer, format!("grpc: {error}"));
+            broken(&error).unwrap_or_else(unknown)
+        })?;
+    // What it has to say, it says to the sender.
     let driven = async {
-        match connection.await {
-            // It has been closed; the call says so.
-            Ok(()) => std::future::pending().await,
-            Err(error) => Err(Cause::new(Kind::Answer, format!("http2: {error}"))),
-        }
+        let _ = connection.await;
+        std::future::pending().await
     };
     let mut client = HealthClient::with_origin(Sender(sender), origin(grpc, target))
         .max_decoding_message_size(ANSWER);
@@ -92,11 +102,9 @@ async fn call(
             Err(status) => Err(cause(&status)),
         }
     };
-    // What went wrong with the connection tells more than that the call was cancelled.
     tokio::select! {
-        biased;
-        result = driven => result,
         result = answered => result,
+        result = driven => result,
     }
 }
 
@@ -119,7 +127,33 @@ fn fill_up(metadata: &mut MetadataMap, full_size: Option<u16>) {
     }
 }
 
+/// Says in a few words what went wrong with the connection; None: nothing did.
+fn broken(error: &(dyn Error + 'static)) -> Option<Cause> {
+    let causes = || std::iter::successors(Some(error), |&error| error.source());
+    let reason = causes().find_map(|error| {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(Cause::io("grpc", io));
+        }
+        let error = error.downcast_ref::<h2::Error>()?;
+        let text = match error.reason() {
+            Some(reason) if error.is_remote() => format!("grpc: the server gives up: {reason:?}"),
+            _ => "grpc: the answer is not HTTP/2".into(),
+        };
+        Some(Cause::new(Kind::Answer, text))
+    });
+    reason.or_else(|| {
+        let closed = causes()
+            .filter_map(|error| error.downcast_ref::<hyper::Error>())
+            .any(|error| error.is_canceled() || error.is_closed());
+        let text = "grpc: closed before the request was sent";
+        closed.then(|| Cause::new(Kind::Reset, text))
+    })
+}
+
 fn cause(status: &Status) -> Cause {
+    if let Some(cause) = status.source().and_then(broken) {
+        return cause;
+    }
     let text = match (status.code(), status.message()) {
         (Code::NotFound, _) => "grpc: the health service does not know this service".into(),
         (Code::Unimplemented, _) => "grpc: the server has no health service".into(),
@@ -136,6 +170,38 @@ pub(super) fn short(text: &str) -> String {
         .filter(|it| !it.is_control())
         .take(100)
         .collect()
+}
+
+/// The tasks of a connection, which end with this, whatever they are waiting for: a server that never reads
+/// keeps an orderly end waiting for ever.
+#[derive(Default)]
+struct Tasks(Executor);
+
+impl Tasks {
+    fn executor(&self) -> Executor {
+        self.0.clone()
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.tasks().abort_all();
+    }
+}
+
+#[derive(Clone, Default)]
+struct Executor(Arc<Mutex<JoinSet<()>>>);
+
+impl Executor {
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Future<Output = ()> + Send + 'static> hyper::rt::Executor<T> for Executor {
+    fn execute(&self, task: T) {
+        self.tasks().spawn(task);
+    }
 }
 
 /// An HTTP/2 connection as gRPC calls it.

@@ -1,6 +1,6 @@
 //! An HTTP or HTTPS request is answered as expected.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{fmt::Write as _, io::ErrorKind, net::IpAddr};
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
@@ -184,20 +184,34 @@ async fn search(mut body: Incoming, pattern: &Pattern) -> Result<(), Cause> {
 /// Says in a few words what went wrong.
 fn cause(error: &hyper::Error) -> Cause {
     if error.is_parse_too_large() {
-        return Cause::new(Kind::Answer, "http: a head of more than 16 KiB");
+        return Cause::new(
+            Kind::Answer,
+            "http: a head of more than 16 KiB, or of more than 100 lines",
+        );
     }
     if error.is_parse() {
         return Cause::new(Kind::Answer, "http: the answer is not HTTP");
     }
+    let closed = Cause::new(Kind::Reset, "http: closed before the answer was whole");
     if error.is_incomplete_message() {
-        return Cause::new(Kind::Reset, "http: closed before the answer was whole");
+        return closed;
     }
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return Cause::io("http", io);
+            return match io.kind() {
+                ErrorKind::UnexpectedEof => closed,
+                // Chunks that are none.
+                ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+                    Cause::new(Kind::Answer, "http: the body is not HTTP")
+                }
+                _ => Cause::io("http", io),
+            };
         }
         source = inner.source();
+    }
+    if error.is_canceled() || error.is_closed() {
+        return Cause::new(Kind::Reset, "http: closed before the request was sent");
     }
     Cause::new(Kind::Answer, format!("http: {error}"))
 }

@@ -15,6 +15,10 @@ use super::Target;
 /// little enough for thousands of backends that never stop sending.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
+/// Bytes that the kernel may hold of what is sent by TCP: two requests. A backend that makes us answer, and
+/// does not read, is not to fill megabytes.
+const SEND_BUFFER: usize = 16 * 1024;
+
 /// Bytes of a TCP header without options.
 const TCP_HEADER: u16 = 20;
 
@@ -30,6 +34,7 @@ pub(super) async fn connect_tcp(target: &Target) -> io::Result<TcpStream> {
     let socket = new(target, Type::STREAM, Protocol::TCP)?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     if let Some(segment) = segment(target) {
         socket.set_tcp_mss(u32::from(segment))?;
     }
@@ -91,10 +96,12 @@ fn without_port(socket: &Socket) -> io::Result<()> {
 pub(super) fn segment(target: &Target) -> Option<u16> {
     /// The smallest that Linux takes.
     const LEAST: u16 = 88;
+    /// The largest that it takes. Ways over a loopback have room for more.
+    const MOST: u16 = 32_767;
     let segment = target
         .mtu?
         .checked_sub(ip_header(target.address.ip()) + TCP_HEADER)?;
-    (segment >= LEAST).then_some(segment)
+    (segment >= LEAST).then_some(segment.min(MOST))
 }
 
 /// Bytes of an IP header without options.

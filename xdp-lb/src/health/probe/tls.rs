@@ -5,7 +5,7 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -21,11 +21,11 @@ use tokio_rustls::{
             danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         },
         crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-        pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+        pki_types::{CertificateDer, ServerName, UnixTime, pem, pem::PemObject as _},
     },
 };
 
-use super::{Stage, Target};
+use super::{Stage, Target, grpc::short};
 use crate::{
     config::Tls,
     health::{Cause, Kind},
@@ -74,8 +74,11 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Settings, made once for all checks that have the same.
-type Configs = HashMap<(bool, Option<PathBuf>, &'static [&'static [u8]]), Made>;
+/// What a config is made from: whether to verify, whom to trust, and what to offer by ALPN.
+type Settings = (bool, Option<PathBuf>, &'static [&'static [u8]]);
+
+/// Configs, made once for all checks that have the same settings.
+type Configs = HashMap<Settings, Made>;
 
 struct Made {
     /// When the file with certificates was changed last.
@@ -87,32 +90,49 @@ async fn config(
     tls: &Tls,
     protocols: &'static [&'static [u8]],
 ) -> Result<Arc<ClientConfig>, Cause> {
-    static CONFIGS: OnceLock<Mutex<Configs>> = OnceLock::new();
+    static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-    let configs = || {
-        let configs = CONFIGS.get_or_init(Mutex::default);
-        configs.lock().unwrap_or_else(PoisonError::into_inner)
-    };
     let changed = match tls.ca.as_ref().filter(|_| tls.verify) {
         Some(path) => Some(changed(path)?),
         None => None,
     };
     let key = (tls.verify, tls.ca.clone(), protocols);
-    if let Some(made) = configs().get(&key)
-        && made.changed == changed
-    {
-        return Ok(Arc::clone(&made.config));
+    if let Some(config) = made(&key, changed) {
+        return Ok(config);
+    }
+    // Thousands of checks may come here at once, and reading all the system's certificates takes time.
+    let _alone = MAKING.lock().await;
+    if let Some(config) = made(&key, changed) {
+        return Ok(config);
     }
     let of = tls.clone();
-    // Reads files.
-    let made = tokio::task::spawn_blocking(move || make(&of, protocols)).await;
-    let config = made.unwrap_or_else(|error| Err(Cause::new(Kind::Local, error.to_string())))?;
-    let made = Made {
-        changed,
-        config: Arc::clone(&config),
+    // Kept even if it takes longer than this check has.
+    let make_and_keep = move || {
+        let config = make(&of, protocols)?;
+        let made = Made {
+            changed,
+            config: Arc::clone(&config),
+        };
+        configs().insert(key, made);
+        Ok(config)
     };
-    configs().insert(key, made);
-    Ok(config)
+    // Reads files.
+    let made = tokio::task::spawn_blocking(make_and_keep).await;
+    made.unwrap_or_else(|error| Err(Cause::new(Kind::Local, format!("tls: {error}"))))
+}
+
+fn configs() -> MutexGuard<'static, Configs> {
+    static CONFIGS: OnceLock<Mutex<Configs>> = OnceLock::new();
+
+    let configs = CONFIGS.get_or_init(Mutex::default);
+    configs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What was made before, unless the file has changed since.
+fn made(key: &Settings, changed: Option<SystemTime>) -> Option<Arc<ClientConfig>> {
+    let configs = configs();
+    let made = configs.get(key).filter(|made| made.changed == changed);
+    made.map(|made| Arc::clone(&made.config))
 }
 
 fn changed(path: &Path) -> Result<SystemTime, Cause> {
@@ -150,7 +170,10 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, Cause> {
     let certificates = match ca {
         Some(path) => CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| unreadable(path, &error))?,
+            .map_err(|error| match error {
+                pem::Error::Io(error) => unreadable(path, &error),
+                _ => unreadable(path, &"is no whole PEM file"),
+            })?,
         None => rustls_native_certs::load_native_certs().certs,
     };
     let (taken, _) = roots.add_parsable_certificates(certificates);
@@ -197,7 +220,7 @@ fn certificate(reason: &CertificateError) -> String {
         CertificateError::Expired => "certificate expired".into(),
         CertificateError::NotValidYetContext { time, not_before } => {
             format!(
-                "certificate is valid in {} only",
+                "certificate becomes valid in {}",
                 between(*time, *not_before)
             )
         }
@@ -205,15 +228,32 @@ fn certificate(reason: &CertificateError) -> String {
         CertificateError::NotValidForNameContext {
             expected,
             presented,
-        } => {
-            let names = presented.join(", ");
-            format!(
-                "certificate is not for {}, but for {names}",
-                expected.to_str()
-            )
-        }
+        } => format!(
+            "certificate is not for {}, but for {}",
+            short(&expected.to_str()),
+            names(presented)
+        ),
         CertificateError::NotValidForName => "certificate is for another name".into(),
-        reason => format!("bad certificate: {reason}"),
+        reason => short(&format!("bad certificate: {reason}")),
+    }
+}
+
+/// The first names of a certificate, without what rustls puts around them: `DnsName("a.example.com")`.
+fn names(presented: &[String]) -> String {
+    /// A certificate may have hundreds, of any length.
+    const SHOWN: usize = 3;
+
+    let plain = |name: &String| {
+        let inner = name.split_once('(').map_or(&**name, |(_, inner)| inner);
+        short(inner.trim_end_matches(')').trim_matches('"'))
+    };
+    let shown: Vec<String> = presented.iter().take(SHOWN).map(plain).collect();
+    let shown = shown.join(", ");
+    match presented.len().saturating_sub(SHOWN) {
+        _ if presented.is_empty() => "no name".into(),
+        0 => shown,
+        1 => format!("{shown} and another"),
+        more => format!("{shown} and {more} others"),
     }
 }
 
@@ -272,6 +312,27 @@ impl ServerCertVerifier for AnyCertificate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_names_of_a_certificate_are_shown() {
+        let all = [
+            r#"DnsName("a.b")"#,
+            "IpAddress(2001:db8::1)",
+            "Odd",
+            r#"DnsName("c.d")"#,
+            r#"DnsName("e.f")"#,
+        ]
+        .map(str::to_owned);
+        for (count, text) in [
+            (0, "no name"),
+            (1, "a.b"),
+            (3, "a.b, 2001:db8::1, Odd"),
+            (4, "a.b, 2001:db8::1, Odd and another"),
+            (5, "a.b, 2001:db8::1, Odd and 2 others"),
+        ] {
+            assert_eq!(names(&all[..count]), text);
+        }
+    }
 
     #[test]
     fn a_host_loses_its_port() {
