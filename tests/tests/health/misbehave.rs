@@ -97,7 +97,7 @@ fn servers() -> Result<Vec<(u16, Manner, &'static str, &'static str)>> {
             8018,
             Manner::Says(b"HTTP/1.1 200 OK\r\n\r\n"),
             "type: grpc",
-            "http2: ",
+            "grpc: the answer is not HTTP/2",
         ),
     ])
 }
