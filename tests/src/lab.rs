@@ -105,11 +105,15 @@ impl Rig {
         })
     }
 
-    /// Waits until backend `number` is in a state: `active`, `draining`, `unreachable`.
+    /// Waits until backend `number` is in a state (`active`, `draining`, `down`, `standby`, `unreachable`), and
+    /// its slots are as that state has it.
     pub fn wait_for_state(&self, number: usize, state: &str) -> Result<()> {
         let what = format!("backend{number} to be {state}");
         wait_for(&what, SOON, || {
-            Ok((self.backend(number)?["state"] == state).then_some(()))
+            let backend = self.backend(number)?;
+            let has_slots = backend["slots"].as_u64() > Some(0);
+            let is_so = backend["state"] == state && has_slots == (state == "active");
+            Ok(is_so.then_some(()))
         })
     }
 

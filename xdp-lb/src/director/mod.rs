@@ -56,6 +56,9 @@ const FIRST_CHECKS: Duration = Duration::from_secs(1);
 /// How long a change of a backend's health waits for others, so that they make one table together.
 const CROWD: Duration = Duration::from_millis(5);
 
+/// After a look at the backends' health, the next one waits for so many times as long as it took.
+const REST: u32 = 4;
+
 /// Requests that may wait for the director.
 const QUEUE: usize = 64;
 
@@ -83,6 +86,8 @@ pub struct Director {
     health: HealthChecks,
     /// When to look at the backends' health again: it has changed, or a weight grows.
     next_look: Option<Instant>,
+    /// Until then nobody looks because of a change.
+    rests_until: Instant,
     attachments: Vec<Attachment>,
     /// Indices of the interfaces that frames may leave by.
     ports: BTreeSet<u32>,
@@ -143,6 +148,7 @@ impl Director {
             resolver: crate::netlink::follow().context("netlink")?,
             health,
             next_look: None,
+            rests_until: Instant::now(),
             attachments: Vec::new(),
             ports,
             started: Instant::now(),
@@ -201,7 +207,7 @@ impl Director {
                     }
                 },
                 () = self.health.changed() => {
-                    let soon = Instant::now() + CROWD;
+                    let soon = (Instant::now() + CROWD).max(self.rests_until);
                     self.next_look = self.next_look.into_iter().chain([soon]).min();
                 }
                 () = due => {}
@@ -283,35 +289,26 @@ impl Director {
     }
 
     fn hops_changed(&mut self) {
-        self.follow("next hops changed");
+        let changed = self.apply();
+        follow("next hops changed", changed);
     }
 
     fn look_at_health(&mut self) {
+        let begun = Instant::now();
         // Set again by what follows, where a weight is still to grow.
         self.next_look = None;
-        self.follow("health changed");
-    }
-
-    /// Brings the maps to what has changed outside, and says what that moved.
-    fn follow(&mut self, what: &str) {
-        match self.apply() {
-            Ok(report) => {
-                for (service, moved) in report.iter().filter(|(_, moved)| moved.slots_moved > 0) {
-                    let Moved {
-                        slots_moved,
-                        table_size,
-                    } = moved;
-                    info!(%service, slots_moved, table_size, "{what}");
-                }
-            }
-            Err(error) => warn!(error = %chain(&error), "{what}, tables did not"),
-        }
+        let hops = self.resolver.hops.borrow().clone();
+        let desired = self.without_health(&hops);
+        let changed = self.place(desired);
+        follow("health changed", changed);
+        // However many backends flap, most of the time is left for other things.
+        self.rests_until = Instant::now() + begun.elapsed() * REST;
     }
 
     /// Brings the maps to what config, changes, health and next hops ask for.
     fn apply(&mut self) -> Result<BTreeMap<String, Moved>, ChangeError> {
         let hops = self.resolver.hops.borrow_and_update().clone();
-        let mut desired = self.without_health(&hops);
+        let desired = self.without_health(&hops);
         let world = World {
             config: &self.config,
             hops: &hops,
@@ -321,6 +318,14 @@ impl Director {
         let in_use =
             |service: &DesiredService| tables.in_use(dataplane, &service.name, &service.keys);
         self.health.want(&desired, world, in_use)?;
+        self.place(desired)
+    }
+
+    /// Brings the maps to what is desired, once health checks have had their say.
+    fn place(
+        &mut self,
+        mut desired: Vec<DesiredService>,
+    ) -> Result<BTreeMap<String, Moved>, ChangeError> {
         let now = Instant::now();
         let grows = self.health.judge(&mut desired, &self.config, now);
         self.next_look = self.next_look.into_iter().chain(grows).min();
@@ -372,6 +377,22 @@ impl Director {
                 );
             }
         }
+    }
+}
+
+/// Says what a change outside moved.
+fn follow(what: &str, changed: Result<BTreeMap<String, Moved>, ChangeError>) {
+    match changed {
+        Ok(report) => {
+            for (service, moved) in report.iter().filter(|(_, moved)| moved.slots_moved > 0) {
+                let Moved {
+                    slots_moved,
+                    table_size,
+                } = moved;
+                info!(%service, slots_moved, table_size, "{what}");
+            }
+        }
+        Err(error) => warn!(error = %chain(&error), "{what}, tables did not"),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     io,
     sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -209,9 +209,6 @@ impl Runner {
         let Some(running) = self.checks.get_mut(&id) else {
             return false;
         };
-        for reply in running.waiting.drain(..) {
-            let _ = reply.send(outcome.clone());
-        }
         // What this host lacks tells nothing about the backend.
         let local = match &outcome.result {
             Err(cause) if cause.kind == Kind::Local => Some(cause.clone()),
@@ -222,7 +219,11 @@ impl Runner {
             None => running.judge.observe(now, outcome.result.is_ok()),
         };
         self.timetable.done(id, now, running.judge.is_settled(now));
-        note(running, outcome, transition, now);
+        note(running, outcome.clone(), transition, now);
+        // Who has waited finds the state as the result has made it.
+        for reply in running.waiting.drain(..) {
+            let _ = reply.send(outcome.clone());
+        }
         if let Some(cause) = local {
             let check = Arc::clone(&running.check);
             self.warn_sometimes(now, || {
@@ -287,16 +288,18 @@ fn outcome(result: Result<(), Cause>, took: Duration) -> Outcome {
 fn note(running: &Running, outcome: Outcome, transition: Option<State>, now: Instant) {
     let Running { check, judge, .. } = running;
     let cause = outcome.result.as_ref().err().cloned();
-    let wall = SystemTime::now();
     let mut is_first = false;
     check.update(|status| {
         is_first = status.last.is_none();
-        status.count(outcome, wall);
+        status.count(outcome);
         status.held_until = judge.held_until();
         if let Some(to) = transition {
-            status.change(to, now, wall);
+            status.change(to, now);
         }
     });
+    if transition.is_none() && !is_first {
+        return;
+    }
     let key = check.key();
     let circumstances = check.circumstances();
     let services = circumstances.services.join(", ");

@@ -230,19 +230,19 @@ impl Status {
     }
 
     /// Notes a result.
-    pub(super) fn count(&mut self, outcome: Outcome, wall: SystemTime) {
+    pub(super) fn count(&mut self, outcome: Outcome) {
         match &outcome.result {
             Ok(()) => self.passed += 1,
             Err(cause) => {
                 self.failed[cause.kind as usize] += 1;
-                self.last_failure = Some((wall, cause.clone()));
+                self.last_failure = Some((SystemTime::now(), cause.clone()));
             }
         }
         self.last = Some(outcome);
     }
 
     /// Notes a change of state.
-    pub(super) fn change(&mut self, to: State, now: Instant, wall: SystemTime) {
+    pub(super) fn change(&mut self, to: State, now: Instant) {
         self.state = to;
         self.since = Some(now);
         self.is_unproven = false;
@@ -251,7 +251,7 @@ impl Status {
         }
         let failure = self.last_failure.as_ref();
         self.history.push_back(Event {
-            at: wall,
+            at: SystemTime::now(),
             to,
             cause: failure
                 .filter(|_| to == State::Down)
@@ -274,14 +274,14 @@ mod tests {
     #[test]
     fn only_the_last_changes_are_remembered() {
         let mut status = Status::new(State::Down, true);
-        let (now, wall) = (Instant::now(), SystemTime::now());
+        let now = Instant::now();
         for turn in 0..100 {
             let to = if turn % 2 == 0 {
                 State::Up
             } else {
                 State::Down
             };
-            status.change(to, now, wall);
+            status.change(to, now);
         }
         assert_eq!(status.history.len(), HISTORY);
         assert_eq!(

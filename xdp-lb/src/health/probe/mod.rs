@@ -95,7 +95,7 @@ fn too_late(limit: Duration, stage: &str) -> Cause {
 /// Asks once. The caller bounds the time, and the number of programs.
 async fn run(check: &HealthCheck, target: &Target, stage: &Stage) -> Result<(), Cause> {
     match &check.probe {
-        Probe::Tcp => tcp::connect(target, stage).await.map(drop),
+        Probe::Tcp => tcp::ask(target, stage).await,
         Probe::Tls(settings) => {
             let stream = tcp::connect(target, stage).await?;
             let shaken = tls::handshake(stream, settings, None, &[], target, stage).await;

@@ -22,6 +22,15 @@ const SEND_BUFFER: usize = 16 * 1024;
 /// Bytes of a TCP header without options.
 const TCP_HEADER: u16 = 20;
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exchange {
+    /// It is enough that there is one.
+    Nothing,
+    /// Requests and answers.
+    Data,
+}
+
 /// Connects to the target.
 ///
 /// The connection is closed by RST: an orderly end would leave an entry in TIME-WAIT for a minute, of
@@ -30,13 +39,17 @@ const TCP_HEADER: u16 = 20;
 /// # Errors
 ///
 /// If the kernel refuses a setting, or the connection is not made.
-pub(super) async fn connect_tcp(target: &Target) -> io::Result<TcpStream> {
+pub(super) async fn connect_tcp(target: &Target, exchange: Exchange) -> io::Result<TcpStream> {
     let socket = new(target, Type::STREAM, Protocol::TCP)?;
     socket.set_linger(Some(Duration::ZERO))?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    if let Some(segment) = segment(target) {
-        socket.set_tcp_mss(u32::from(segment))?;
+    if exchange == Exchange::Data {
+        // Before it is connected, which fixes the window that is offered.
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(segment) = segment(target) {
+            socket.set_tcp_mss(u32::from(segment))?;
+        }
     }
     let socket = TcpSocket::from_std_stream(socket.into());
     socket.connect(target.address).await
@@ -49,6 +62,7 @@ pub(super) async fn connect_tcp(target: &Target) -> io::Result<TcpStream> {
 /// If the kernel refuses a setting, or knows no way to the target.
 pub(super) fn connect_udp(target: &Target) -> io::Result<UdpSocket> {
     let socket = new(target, Type::DGRAM, Protocol::UDP)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.connect(&SockAddr::from(target.address))?;
     UdpSocket::from_std(socket.into())
 }
@@ -61,8 +75,6 @@ pub(super) fn connect_udp(target: &Target) -> io::Result<UdpSocket> {
 pub(super) fn new(target: &Target, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let domain = Domain::for_address(target.address);
     let socket = Socket::new(domain, kind.nonblocking().cloexec(), Some(protocol))?;
-    // Before it is connected, which fixes the window that is offered.
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     if let Some(mark) = target.mark {
         SockRef::from(&socket).set_mark(mark)?;
     }
