@@ -143,13 +143,14 @@ fn commands_are_told_of_the_backend_and_of_nothing_else() -> Result<()> {
         lines,
         ["LANG=C.UTF-8", "XDP_LB_BACKEND=10.0.0.11", "XDP_LB_PORT=80"]
     );
-    let steered = Target {
+    let other = Target {
         address: "[2001:db8::11]:80".parse()?,
-        vip: Some("2001:db8::10".parse()?),
         ..backend()
     };
     let script = "test $XDP_LB_VIP = 2001:db8::10 && test $XDP_LB_BACKEND = 2001:db8::11";
-    assert_eq!(run_at(&shell(script, PATIENT), &steered)?, Ok(()));
+    let mut of_a_vip = shell(script, PATIENT);
+    of_a_vip.vips[1] = Some("2001:db8::10".parse()?);
+    assert_eq!(run_at(&of_a_vip, &other)?, Ok(()));
     Ok(())
 }
 

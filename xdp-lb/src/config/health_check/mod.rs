@@ -61,8 +61,8 @@ pub struct HealthCheck {
     pub port: u16,
     /// By which way.
     pub via: Via,
-    /// The VIPs that stand for the service with [`Via::Vip`]: one of IPv4 and one of IPv6, where the
-    /// service has them.
+    /// The VIPs that stand for the service with [`Via::Vip`] and for commands: one of IPv4 and one of IPv6,
+    /// where the service has them.
     pub vips: [Option<IpAddr>; 2],
     /// True if the first packet of a request is as large as the way takes, so that a way that takes less
     /// than it says is noticed. Of use to probes that can be filled up.

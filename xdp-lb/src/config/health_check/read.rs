@@ -138,9 +138,11 @@ impl Draft {
             probe: self.probe.clone(),
             port,
             via,
-            vips: match via {
-                Via::Vip => [of_family(false), of_family(true)],
-                Via::Backend => [None; 2],
+            // A command is told of it.
+            vips: if via == Via::Vip || is_command {
+                [of_family(false), of_family(true)]
+            } else {
+                [None; 2]
             },
             full_size: self.full_size.unwrap_or(via == Via::Vip),
             pace: self.pace,

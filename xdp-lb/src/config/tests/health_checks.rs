@@ -85,6 +85,9 @@ fn every_type_has_its_fields() {
     );
     assert_eq!(check("icmp").port, 0);
     let command = check("{ type: command, command: [/bin/check, -x] }");
+    // It is told the VIP, and is not steered there.
+    assert_eq!(command.vips, [Some(address("192.0.2.10")), None]);
+    assert_eq!(command.vip_for(address("10.0.0.1")), None);
     assert_eq!(
         (command.probe.name(), command.via, command.port),
         ("command", Via::Backend, 80)

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::IpAddr,
     os::unix::process::ExitStatusExt as _,
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -154,8 +153,8 @@ fn start(check: &HealthCheck, command: &Command, target: &Target) -> Result<Grou
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    if let Some(vip) = target.vip.as_ref().map(IpAddr::to_string) {
-        process.env("XDP_LB_VIP", vip);
+    if let Some(vip) = check.vips[usize::from(target.address.is_ipv6())] {
+        process.env("XDP_LB_VIP", vip.to_string());
     }
     // SAFETY: between fork and exec it makes system calls alone.
     unsafe {
