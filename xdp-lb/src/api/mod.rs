@@ -126,7 +126,7 @@ impl From<ChangeError> for Failure {
             | ChangeError::Config(_)
             | ChangeError::NoSlots { .. }
             | ChangeError::TooMany { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            ChangeError::State { .. } | ChangeError::Dataplane(_) => {
+            ChangeError::State { .. } | ChangeError::Steering(_) | ChangeError::Dataplane(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };

@@ -39,6 +39,10 @@ pub enum ChangeError {
     },
     #[error("the change could not be written to {}, and was not made", path.display())]
     State { path: PathBuf, source: io::Error },
+    #[error(
+        "health checks by way of VIPs cannot be steered; `via: backend` in `health_check` does without"
+    )]
+    Steering(#[source] DataplaneError),
     #[error("data plane")]
     Dataplane(#[from] DataplaneError),
 }

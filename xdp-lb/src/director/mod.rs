@@ -317,7 +317,8 @@ impl Director {
         let (tables, dataplane) = (&self.tables, &self.dataplane);
         let in_use =
             |service: &DesiredService| tables.in_use(dataplane, &service.name, &service.keys);
-        self.health.want(&desired, world, in_use)?;
+        let wanted = self.health.want(&desired, world, in_use);
+        wanted.map_err(ChangeError::Steering)?;
         self.place(desired)
     }
 
