@@ -14,3 +14,4 @@ pub mod lookup;
 pub mod metrics;
 pub mod netlink;
 pub mod timing;
+pub mod vrrp;
