@@ -25,8 +25,10 @@ pub const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 pub enum Manner {
     /// It accepts, and never says anything.
     Hangs,
-    /// It resets the connection at once.
+    /// It resets the connection at once: the client may learn of it as soon as it is connected, or later.
     Resets,
+    /// It resets the connection when it has read the request.
+    ResetsRequests,
     /// It closes the connection when it has read the request.
     Closes,
     /// It sends its answer a byte at a time, with a pause before each.
@@ -172,6 +174,9 @@ fn serve(
     let request = read_request(&mut stream, is_over)?;
     lock(requests).push(request);
     match manner {
+        Manner::ResetsRequests => {
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        }
         Manner::Slow(pause) => {
             for byte in GOOD {
                 thread::sleep(*pause);

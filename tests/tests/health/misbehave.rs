@@ -18,7 +18,7 @@ fn servers() -> Result<Vec<(u16, Manner, &'static str, &'static str)>> {
     Ok(vec![
         (8001, Manner::Hangs, "type: http", timeout),
         (8002, Manner::Slow(pause), "type: http", timeout),
-        (8003, Manner::Resets, "type: http", "http: "),
+        (8003, Manner::ResetsRequests, "type: http", "http: reset"),
         (
             8004,
             Manner::Closes,
