@@ -68,6 +68,8 @@ pub enum Action {
     Take,
     /// Give the addresses up.
     Release,
+    /// Announce the addresses again: another router thought that it had them.
+    Announce,
 }
 
 /// What was heard from another router of the same virtual router.
@@ -191,6 +193,22 @@ impl Machine {
         }
     }
 
+    /// Leaves the addresses to another, and waits as if it had just heard of it.
+    pub fn step_down(&mut self, now: Instant) -> Vec<Action> {
+        if self.state != State::Active {
+            return Vec::new();
+        }
+        self.state = State::Backup;
+        self.active_interval = self.settings.interval;
+        self.due = Some(now + self.active_down_interval());
+        vec![Action::Advertise { priority: LEAVES }, Action::Release]
+    }
+
+    /// Has another address from now on, which decides between equal priorities.
+    pub fn set_address(&mut self, address: IpAddr) {
+        self.settings.address = address;
+    }
+
     /// An advertisement has come (sections 6.4.2 and 6.4.3).
     pub fn hear(&mut self, heard: Heard, now: Instant) -> Vec<Action> {
         match self.state {
@@ -223,8 +241,10 @@ impl Machine {
             self.due = Some(now + self.active_down_interval());
             return vec![Action::Release];
         }
-        // The other one is to hear at once that it is not alone.
-        self.advertise(now)
+        // The other one is to hear at once that it is not alone, and others may have believed it.
+        let mut actions = self.advertise(now);
+        actions.push(Action::Announce);
+        actions
     }
 
     fn preempts(&self, now: Instant) -> bool {

@@ -62,12 +62,14 @@ fn every_transition_is_that_of_the_table() {
     use State::{Active, Backup, Initialize};
     const RELEASES: Action = Action::Release;
     const GOES: Action = Action::Advertise { priority: LEAVES };
+    const INSISTS: [Action; 2] = [ADVERTISES, Action::Announce];
 
     // Skew: a second times 106 / 256.
     let (skew, down) = (414, 3414);
-    let table: [Row; 21] = [
+    let table: [Row; 24] = [
         (Initialize, "start", Backup, &[], Some(down)),
         (Initialize, "stop", Initialize, &[], None),
+        (Initialize, "steps down", Initialize, &[], None),
         (Initialize, "tick", Initialize, &[], None),
         (Initialize, "leaves", Initialize, &[], None),
         (Initialize, "lower", Initialize, &[], None),
@@ -75,6 +77,7 @@ fn every_transition_is_that_of_the_table() {
         (Initialize, "higher", Initialize, &[], None),
         (Backup, "start", Backup, &[], Some(down)),
         (Backup, "stop", Initialize, &[], None),
+        (Backup, "steps down", Backup, &[], Some(down - 100)),
         (
             Backup,
             "tick",
@@ -88,14 +91,15 @@ fn every_transition_is_that_of_the_table() {
         (Backup, "higher", Backup, &[], Some(down)),
         (Active, "start", Active, &[], Some(900)),
         (Active, "stop", Initialize, &[GOES, RELEASES], None),
+        (Active, "steps down", Backup, &[GOES, RELEASES], Some(down)),
         (Active, "tick", Active, &[ADVERTISES], Some(1000)),
         (Active, "leaves", Active, &[ADVERTISES], Some(1000)),
-        (Active, "lower", Active, &[ADVERTISES], Some(1000)),
+        (Active, "lower", Active, &INSISTS, Some(1000)),
         (
             Active,
             "equal, smaller address",
             Active,
-            &[ADVERTISES],
+            &INSISTS,
             Some(1000),
         ),
         (
@@ -118,6 +122,7 @@ fn every_transition_is_that_of_the_table() {
             }
             "start" => machine.start(now),
             "stop" => machine.stop(),
+            "steps down" => machine.step_down(now),
             "tick" => {
                 now = machine.due().unwrap_or(now);
                 machine.tick(now)
