@@ -1,5 +1,7 @@
 //! Groups of two members on two networks, which fail apart from each other.
 
+use std::cmp::Ordering;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -131,6 +133,15 @@ impl Pair {
         }
     }
 
+    /// The one that should be active: of equal ones it is the one that was first.
+    fn best(&self, priorities: [u8; 2]) -> usize {
+        match priorities[0].cmp(&priorities[1]) {
+            Ordering::Less => 1,
+            Ordering::Equal => usize::from(self.states()[1] == State::Active),
+            Ordering::Greater => 0,
+        }
+    }
+
     fn states(&self) -> [State; 2] {
         let state = |group: &Group| {
             let [first, second] = [0, 1].map(|member| group.members[member].state());
@@ -169,7 +180,7 @@ proptest! {
         losses[broken] = loss;
         let mut pair = pair(priorities, losses, seed);
         pair.run(SECOND * 10);
-        let best = usize::from(priorities[1] >= priorities[0]);
+        let best = pair.best(priorities);
         for _ in 0..50 {
             pair.run(SECOND);
             prop_assert_eq!(pair.states()[best], State::Active);
@@ -187,7 +198,7 @@ proptest! {
         pair.run(SECOND * 60);
         pair.loss = [0; 2];
         pair.run(SECOND * 10);
-        let best = usize::from(priorities[1] >= priorities[0]);
+        let best = pair.best(priorities);
         prop_assert_eq!(pair.states()[best], State::Active);
         prop_assert_eq!(pair.states()[1 - best], State::Backup);
         // It leaves, and the other one takes over within an interval.
