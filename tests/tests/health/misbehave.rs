@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use xdp_lb_tests::identity::Identity;
 use xdp_lb_tests::lab::{Rig, SOON};
 use xdp_lb_tests::misbehave::{Manner, Server};
@@ -109,6 +110,16 @@ fn resident_kib(pid: u32) -> Result<u64> {
     Ok(number.context("no VmRSS")?.parse()?)
 }
 
+/// Whether a row of `health list` is down with this cause; up, where there is none.
+fn is_as_expected(row: &Value, cause: &str) -> bool {
+    let told = row["last_failure"]["cause"].as_str().unwrap_or_default();
+    if cause.is_empty() {
+        row["state"] == "up"
+    } else {
+        row["state"] == "down" && told.starts_with(cause)
+    }
+}
+
 #[test]
 fn each_is_down_with_its_cause_and_the_daemon_goes_on() -> Result<()> {
     let lab = Lab::new(LabConfig::with_backends(1))?;
@@ -139,7 +150,7 @@ fn each_is_down_with_its_cause_and_the_daemon_goes_on() -> Result<()> {
         wait_for("many checks of each", SOON * 2, || {
             let health = rig.json(&["health", "list"])?;
             let rows = health.as_array().context("not a list")?;
-            let count = |row: &serde_json::Value| {
+            let count = |row: &Value| {
                 let failed = row["failed"].as_object().into_iter().flatten();
                 let failed: u64 = failed.filter_map(|(_, count)| count.as_u64()).sum();
                 failed + row["passed"].as_u64().unwrap_or(0)
@@ -154,14 +165,24 @@ fn each_is_down_with_its_cause_and_the_daemon_goes_on() -> Result<()> {
             "it has grown from {before} to {now} KiB"
         );
     }
-    for (port, manner, _, cause) in &all {
-        let row = &rig.json(&["health", "list", &format!("s{port}")])?[0];
-        let expected = if cause.is_empty() { "up" } else { "down" };
-        ensure!(row["state"] == expected, "{manner:?}: {row}");
-        if !cause.is_empty() {
-            let told = row["last_failure"]["cause"].as_str().unwrap_or_default();
-            ensure!(told.starts_with(cause), "{manner:?}: {told}");
-        }
-    }
+    // On a busy machine a check may run out of time at another point once in a while.
+    let mut odd = String::new();
+    let mut open: Vec<_> = all.iter().collect();
+    let seen = wait_for("each to be seen as it is", SOON, || {
+        odd.clear();
+        let health = rig.json(&["health", "list"])?;
+        let rows = health.as_array().context("not a list")?;
+        open.retain(|(port, manner, _, cause)| {
+            let service = format!("s{port}");
+            let row = rows.iter().find(|row| row["service"] == *service);
+            let is_seen = row.is_some_and(|row| is_as_expected(row, cause));
+            if !is_seen {
+                let _ = writeln!(odd, "{manner:?}: {row:?}");
+            }
+            !is_seen
+        });
+        Ok(open.is_empty().then_some(()))
+    });
+    seen.with_context(|| odd)?;
     Ok(())
 }
