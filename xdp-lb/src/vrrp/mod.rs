@@ -7,9 +7,13 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub mod counters;
 pub mod group;
+mod link_socket;
 pub mod machine;
 pub mod packet;
+mod receiver;
+mod sender;
 
 /// An address that the active router has on its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
