@@ -50,6 +50,7 @@ impl Draft {
                 .into_iter()
                 .map(|draft| draft.service)
                 .collect(),
+            vrrp: Vec::new(),
         }
     }
 }

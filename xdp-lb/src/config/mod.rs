@@ -29,6 +29,7 @@ mod types;
 mod unsupported;
 mod validate;
 mod vip;
+mod vrrp;
 mod yaml;
 
 use std::fs::File;
@@ -45,6 +46,9 @@ pub use types::{
     Interface, Limits, Protocol, Service,
 };
 pub use vip::Vip;
+pub use vrrp::{
+    DEFAULT_PRIORITY, Track, TrackedGateway, TrackedHealth, TrackedInterface, VirtualRouter,
+};
 
 use crate::lookup::Scheduler;
 use error::Problems;

@@ -12,6 +12,7 @@ use super::duration;
 use super::health_check::{Health, HealthCheck};
 use super::tunnel::Tunnel;
 use super::vip::Vip;
+use super::vrrp::VirtualRouter;
 
 /// The weight of a backend for which none is written.
 pub const DEFAULT_WEIGHT: u32 = 100;
@@ -34,6 +35,8 @@ pub struct Config {
     pub health: Health,
     /// In the order of the file; may be empty.
     pub services: Vec<Service>,
+    /// In the order of the file; may be empty.
+    pub vrrp: Vec<VirtualRouter>,
 }
 
 /// An interface that packets for VIPs arrive at.

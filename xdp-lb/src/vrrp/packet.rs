@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use xdp_lb_common::checksum;
 
 /// The IP protocol number.
@@ -66,7 +67,8 @@ impl Interval {
 }
 
 /// What an IPv4 packet's checksum covers. With IPv6 it always covers the pseudo-header.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Checksum {
     /// The VRRP message alone, as RFC 9568 has it.
     #[default]
