@@ -10,6 +10,7 @@ pub mod dataplane;
 pub mod decap;
 pub mod director;
 pub mod health;
+mod json_file;
 pub mod lookup;
 pub mod metrics;
 pub mod netlink;

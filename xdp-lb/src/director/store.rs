@@ -1,14 +1,14 @@
 //! The file that holds the run-time changes, in the state directory, so that they survive a restart.
 
 use std::{
-    fs,
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::overrides::Overrides;
+use crate::json_file;
 
 /// Name of the file in the state directory.
 const FILE: &str = "state.json";
@@ -37,14 +37,9 @@ impl StateStore {
 
     /// Reads the changes; none where there is no file.
     pub(super) fn load(&self) -> io::Result<Overrides> {
-        let text = match fs::read(&self.0) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Overrides::default());
-            }
-            Err(error) => return Err(error),
+        let Some(file) = json_file::load::<StateFile>(&self.0)? else {
+            return Ok(Overrides::default());
         };
-        let file: StateFile = serde_json::from_slice(&text).map_err(io::Error::other)?;
         if file.version != VERSION {
             let found = file.version;
             return Err(io::Error::other(format!(
@@ -60,19 +55,14 @@ impl StateStore {
             version: VERSION,
             backends: overrides.clone(),
         };
-        let directory = self.0.parent().unwrap_or(Path::new("/"));
-        let temporary = self.0.with_extension("json.new");
-        let mut out = fs::File::create(&temporary)?;
-        serde_json::to_writer_pretty(&mut out, &file)?;
-        out.write_all(b"\n")?;
-        out.sync_all()?;
-        fs::rename(&temporary, &self.0)?;
-        fs::File::open(directory)?.sync_all()
+        json_file::save(&self.0, &file)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::{config, director::Change};
 
