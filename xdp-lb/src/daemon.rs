@@ -68,6 +68,8 @@ pub async fn run(options: RunOptions, config: Config) -> anyhow::Result<()> {
         handle.detach().await?;
         info!("detached; traffic to VIPs goes to the kernel");
     } else {
+        // Packets that still come are forwarded, so nobody has to wait for the successor.
+        handle.vrrp().leave(false).await;
         info!(
             pins = %options.paths.pins.path().display(),
             "stopping; packets go on flowing, `xdp-lb detach` ends that"

@@ -120,7 +120,8 @@ impl From<ChangeError> for Failure {
         let status = match &error {
             ChangeError::NoService { .. }
             | ChangeError::NoBackend { .. }
-            | ChangeError::NoCheck { .. } => StatusCode::NOT_FOUND,
+            | ChangeError::NoCheck { .. }
+            | ChangeError::NoVirtualRouter { .. } => StatusCode::NOT_FOUND,
             ChangeError::Exists { .. } => StatusCode::CONFLICT,
             ChangeError::Refused(_)
             | ChangeError::Config(_)

@@ -86,6 +86,7 @@ impl Director {
         match done {
             Ok(report) => {
                 info!(config = %self.paths.config.display(), "read again");
+                self.vrrp.want(self.config.vrrp.clone()).await;
                 Ok(ChangeView {
                     notes,
                     ..report::change(report)

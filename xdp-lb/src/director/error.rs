@@ -18,6 +18,8 @@ pub enum ChangeError {
         "service `{service}` has the backend {address} already; change it with `xdp-lb backend set`"
     )]
     Exists { service: String, address: IpAddr },
+    #[error("no virtual router `{name}`; there are: {known}")]
+    NoVirtualRouter { name: String, known: String },
     #[error("no health check asks {backend} for {of}; `xdp-lb health list` shows those there are")]
     NoCheck { of: String, backend: IpAddr },
     #[error("{0}")]

@@ -14,7 +14,10 @@ use super::{
     health_view::Pending,
     view::{BackendView, ChangeView, CheckedView, HealthView, ServiceView, StatsView, StatusView},
 };
-use crate::config::{self, Config};
+use crate::{
+    config::{self, Config},
+    vrrp::Vrrp,
+};
 
 type Reply<T> = oneshot::Sender<Result<T, ChangeError>>;
 
@@ -55,13 +58,15 @@ pub(super) enum Request {
 pub struct DirectorHandle {
     requests: mpsc::Sender<Request>,
     config: Arc<Path>,
+    vrrp: Vrrp,
 }
 
 impl DirectorHandle {
-    pub(super) fn new(requests: mpsc::Sender<Request>, config: PathBuf) -> Self {
+    pub(super) fn new(requests: mpsc::Sender<Request>, config: PathBuf, vrrp: Vrrp) -> Self {
         Self {
             requests,
             config: config.into(),
+            vrrp,
         }
     }
 
@@ -179,6 +184,12 @@ impl DirectorHandle {
             reply,
         })
         .await
+    }
+
+    /// VRRP, which answers by itself: whatever the director is at.
+    #[must_use]
+    pub fn vrrp(&self) -> &Vrrp {
+        &self.vrrp
     }
 
     /// Takes program and pins away and ends the director. Returns how many pins there were.

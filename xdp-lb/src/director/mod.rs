@@ -27,7 +27,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, timeout},
+};
 use tracing::{info, warn};
 
 use self::{
@@ -44,6 +47,7 @@ use crate::{
     config::Config,
     dataplane::{self, Attachment, Dataplane, Options, Origin, PinDirectory},
     netlink::{HopState, NextHops, Resolver},
+    vrrp::Vrrp,
 };
 
 /// How long the first tables wait for next hops. Neighbours on a local network answer in a few
@@ -58,6 +62,9 @@ const CROWD: Duration = Duration::from_millis(5);
 
 /// After a look at the backends' health, the next one waits for so many times as long as it took.
 const REST: u32 = 4;
+
+/// How often the director's task shows that it is alive.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// Requests that may wait for the director.
 const QUEUE: usize = 64;
@@ -84,6 +91,7 @@ pub struct Director {
     tables: Tables,
     resolver: Resolver,
     health: HealthChecks,
+    vrrp: Vrrp,
     /// When to look at the backends' health again: it has changed, or a weight grows.
     next_look: Option<Instant>,
     /// Until then nobody looks because of a change.
@@ -137,6 +145,10 @@ impl Director {
         let tables = Tables::adopt(&dataplane, sizes, config.hash_key, &found, until);
         let mut health = HealthChecks::new(&config).context("health checks")?;
         health.intern(&mut config);
+        let vrrp = Vrrp::start(&paths.state).with_context(|| {
+            let state = paths.state.display();
+            format!("VRRP, with what an earlier daemon has kept in {state}")
+        })?;
         let mut director = Self {
             paths,
             config,
@@ -147,6 +159,7 @@ impl Director {
             tables,
             resolver: crate::netlink::follow().context("netlink")?,
             health,
+            vrrp,
             next_look: None,
             rests_until: Instant::now(),
             attachments: Vec::new(),
@@ -159,6 +172,8 @@ impl Director {
         director.apply()?;
         director.attach_all()?;
         director.say_hello();
+        // Last of all: who takes the addresses is ready to forward.
+        director.vrrp.want(director.config.vrrp.clone()).await;
         Ok(director)
     }
 
@@ -166,11 +181,14 @@ impl Director {
     pub fn spawn(mut self) -> (DirectorHandle, tokio::task::JoinHandle<Ended>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let config = self.paths.config.clone();
+        let vrrp = self.vrrp.clone();
         let task = tokio::spawn(async move { self.run(receiver).await });
-        (DirectorHandle::new(sender, config), task)
+        (DirectorHandle::new(sender, config, vrrp), task)
     }
 
     async fn run(&mut self, mut requests: mpsc::Receiver<Request>) -> Ended {
+        let mut pulse = interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = Instant::now();
             if self.next_look.is_some_and(|at| at <= now) {
@@ -210,6 +228,7 @@ impl Director {
                     let soon = (Instant::now() + CROWD).max(self.rests_until);
                     self.next_look = self.next_look.into_iter().chain([soon]).min();
                 }
+                _ = pulse.tick() => self.vrrp.beat(),
                 () = due => {}
             }
         }
@@ -243,7 +262,12 @@ impl Director {
             }
             Request::Reload { config, reply } => drop(reply.send(self.reload(*config).await)),
             Request::Detach(reply) => {
+                // Others have the VIPs before nobody forwards here any more.
+                self.vrrp.leave(true).await;
                 let detached = self.paths.pins.remove();
+                if detached.is_err() {
+                    self.vrrp.want(self.config.vrrp.clone()).await;
+                }
                 let ended = detached.is_ok().then_some(Ended::Detached);
                 drop(reply.send(detached.map_err(ChangeError::from)));
                 return ended;
@@ -329,6 +353,7 @@ impl Director {
     ) -> Result<BTreeMap<String, Moved>, ChangeError> {
         let now = Instant::now();
         let grows = self.health.judge(&mut desired, &self.config, now);
+        self.vrrp.set_shares(report::shares(&desired));
         self.next_look = self.next_look.into_iter().chain(grows).min();
         self.tables.apply(&mut self.dataplane, &desired, now)
     }

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::Service,
     dataplane::{self, Traffic},
+    vrrp::Share,
 };
 
 impl Director {
@@ -233,6 +234,24 @@ pub(super) fn change(report: BTreeMap<String, Moved>) -> ChangeView {
         services,
         notes: Vec::new(),
     }
+}
+
+/// How many backends of each service are to serve, and how many can.
+pub(super) fn shares(desired: &[DesiredService]) -> BTreeMap<String, Share> {
+    let share = |service: &DesiredService| {
+        let wanted = service.backends.values().filter(|it| it.is_wanted());
+        wanted.fold(Share::default(), |sum, backend| {
+            let can_serve = backend.way.is_ok() && !matches!(backend.health, Health::Down { .. });
+            sum.and(Share {
+                healthy: u32::from(can_serve),
+                wanted: 1,
+            })
+        })
+    };
+    let services = desired.iter();
+    services
+        .map(|service| (service.name.clone(), share(service)))
+        .collect()
 }
 
 fn active(service: &DesiredService) -> usize {

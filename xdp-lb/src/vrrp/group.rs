@@ -4,10 +4,7 @@
 //! down as a whole when *one* of them hears such a router. So all of its members are always in one state,
 //! and a network that loses the advertisements of one member alone makes nobody active twice.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::machine::{Action, Heard, Machine, Settings, State};
 
@@ -73,9 +70,10 @@ impl Group {
         self.all(|machine| machine.set_priority(priority, now))
     }
 
-    /// A member has another address from now on.
-    pub fn set_address(&mut self, member: usize, address: IpAddr) {
-        self.members[member].set_address(address);
+    /// A member is set up with this from now on, but for its priority, for which there is
+    /// [`Group::set_priority`].
+    pub fn set(&mut self, member: usize, settings: Settings) {
+        self.members[member].set(settings);
     }
 
     /// What is to be done when [`Group::due`] has come; nothing before that.

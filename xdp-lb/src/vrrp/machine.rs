@@ -204,9 +204,16 @@ impl Machine {
         vec![Action::Advertise { priority: LEAVES }, Action::Release]
     }
 
-    /// Has another address from now on, which decides between equal priorities.
-    pub fn set_address(&mut self, address: IpAddr) {
-        self.settings.address = address;
+    /// Is set up with this from now on, but for its priority, for which there is [`Machine::set_priority`].
+    /// An interval counts from the next advertisement on.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = Settings {
+            priority: self.settings.priority,
+            ..settings
+        };
+        if self.state == State::Initialize {
+            self.active_interval = settings.interval;
+        }
     }
 
     /// An advertisement has come (sections 6.4.2 and 6.4.3).

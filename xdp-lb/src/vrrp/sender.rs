@@ -34,11 +34,7 @@ pub(super) enum Sender {
         mac: [u8; 6],
     },
     /// To each of these.
-    Peers {
-        socket: Socket,
-        source: IpAddr,
-        peers: Vec<IpAddr>,
-    },
+    Peers { socket: Socket, peers: Vec<IpAddr> },
 }
 
 impl Sender {
@@ -78,18 +74,7 @@ impl Sender {
             socket.set_tclass_v6(u32::from(TRAFFIC_CLASS))?;
         }
         socket.bind(&scoped(source, ifindex))?;
-        Ok(Self::Peers {
-            socket,
-            source,
-            peers,
-        })
-    }
-
-    /// The address that it sends from.
-    pub(super) fn source(&self) -> IpAddr {
-        match self {
-            Self::Group { source, .. } | Self::Peers { source, .. } => *source,
-        }
+        Ok(Self::Peers { socket, peers })
     }
 
     /// Sends what `message` makes for a destination. Returns how many were sent, and the last failure.
@@ -105,7 +90,7 @@ impl Sender {
                     .and_then(|frame| socket.send(&frame));
                 (u64::from(sent.is_ok()), sent.err())
             }
-            Self::Peers { socket, peers, .. } => {
+            Self::Peers { socket, peers } => {
                 let (mut count, mut failed) = (0, None);
                 for &peer in peers {
                     let to = SockAddr::from(SocketAddr::new(peer, 0));

@@ -88,7 +88,7 @@ pub struct TrackedHealth {
 }
 
 /// A host that is to answer pings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct TrackedGateway {
     /// Its address.
     pub address: IpAddr,
