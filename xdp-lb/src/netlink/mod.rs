@@ -2,9 +2,12 @@
 //! the kernel's notifications.
 //!
 //! The only module that touches netlink. What the kernel tells (`parse`) goes into [`hops`] and
-//! [`links`], which decide what it means; this file does the talking.
+//! [`links`], which decide what it means; this file does the talking. VRRP has its own: [`interfaces`]
+//! follows interfaces and their addresses, and [`edit`] changes them.
 
+mod edit;
 mod hops;
+mod interfaces;
 mod links;
 mod parse;
 
@@ -33,7 +36,9 @@ use tracing::{debug, warn};
 
 use self::hops::{Hops, Route};
 pub use self::{
+    edit::Editor,
     hops::{Hop, HopState},
+    interfaces::{IfAddress, Link, LinkMap, follow_links},
     links::{Exit, Exits},
 };
 
@@ -275,36 +280,4 @@ impl Follower {
             }
         }
     }
-}
-
-/// The interfaces of this host, by name.
-pub type LinkMap = Arc<BTreeMap<String, Link>>;
-
-/// An interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its number.
-    pub ifindex: u32,
-    /// Whether it is up, and its cable has something at the other end.
-    pub is_running: bool,
-    /// Its MAC address; zero where it has none.
-    pub mac: [u8; 6],
-    /// Its addresses, in the order that the kernel lists them in.
-    pub addresses: Vec<IfAddress>,
-}
-
-/// An address of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IfAddress {
-    /// The address.
-    pub address: IpAddr,
-    /// Length of its network's prefix, in bits.
-    pub prefix: u8,
-    /// Whether it is not known yet that nobody else has it.
-    pub is_tentative: bool,
-}
-
-/// Begins to follow interfaces and their addresses.
-pub fn follow_links() -> io::Result<watch::Receiver<LinkMap>> {
-    Ok(watch::channel(LinkMap::default()).1)
 }

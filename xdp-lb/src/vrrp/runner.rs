@@ -170,7 +170,7 @@ impl Runner {
                     Some(command) => self.obey(command).await,
                     None => {
                         self.leave("the daemon ends", Instant::now());
-                        return self.ownership.finish().await;
+                        return self.ownership.flush().await;
                     }
                 },
                 changed = self.links.changed() => {
