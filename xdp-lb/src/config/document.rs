@@ -11,6 +11,7 @@ use super::reader::{Field, Spot};
 use super::service::{self, ServiceDraft};
 use super::tunnel::{self, Tunnel};
 use super::types::{AttachMode, Config, Interface, Limits};
+use super::vrrp;
 
 /// Slots of the smallest table, three times: less is no use.
 const LEAST_SLOTS: u32 = 3 * TABLE_SIZES.0;
@@ -34,6 +35,7 @@ pub(super) struct Draft {
     pub(super) services: Vec<ServiceDraft>,
     /// Where there is something to say about all services together.
     pub(super) services_spot: Spot,
+    pub(super) vrrp: Vec<vrrp::read::Draft>,
 }
 
 impl Draft {
@@ -50,7 +52,7 @@ impl Draft {
                 .into_iter()
                 .map(|draft| draft.service)
                 .collect(),
-            vrrp: Vec::new(),
+            vrrp: self.vrrp.into_iter().map(|draft| draft.entry).collect(),
         }
     }
 }
@@ -72,6 +74,7 @@ pub(super) fn read(root: Field<'_>) -> Option<Draft> {
         "health",
         "defaults",
         "services",
+        "vrrp",
     ])?;
     let interfaces = fields
         .require("interfaces", "[eth0]")
@@ -95,6 +98,7 @@ pub(super) fn read(root: Field<'_>) -> Option<Draft> {
         health_sources,
         services: fields.get_or("services", Vec::new(), |field| services(field, &defaults)),
         services_spot: fields.get("services").unwrap_or(&root).spot(),
+        vrrp: fields.get_or("vrrp", Vec::new(), vrrp::read::read),
     })
 }
 
@@ -135,7 +139,7 @@ fn interface(field: &Field<'_>) -> Option<Interface> {
 }
 
 /// A name that the kernel allows for an interface.
-fn interface_name(field: &Field<'_>) -> Option<String> {
+pub(super) fn interface_name(field: &Field<'_>) -> Option<String> {
     field.parse("the name of an interface", |name| {
         let bad = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':';
         if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(bad) {

@@ -37,8 +37,8 @@ pub(super) struct ServiceDraft {
 /// Reads a service.
 pub(super) fn read(field: &Field<'_>, defaults: &Options) -> Option<ServiceDraft> {
     let fields = field.mapping(&[FIELDS, OPTIONS].concat())?;
-    let name = fields.require("name", "web");
-    let name = name.and_then(|field| Some((service_name(field)?, field.spot())));
+    let named = fields.require("name", "web");
+    let named = named.and_then(|field| Some((name(field, "a service")?, field.spot())));
     let vips = fields.require("vip", "192.0.2.10").and_then(vips);
     let protocol = fields
         .require("protocol", "tcp")
@@ -48,7 +48,7 @@ pub(super) fn read(field: &Field<'_>, defaults: &Options) -> Option<ServiceDraft
     let affinity = fields.get_or("affinity", Affinity::Flow, |field| field.word(AFFINITIES));
     let backends = fields.require("backends", "[10.0.0.11]").and_then(backends);
 
-    let (name, name_spot) = name?;
+    let (name, name_spot) = named?;
     let (vips, vip_spots) = vips?;
     let (ports, port_spots) = ports?;
     let (backends, backend_spots) = backends?;
@@ -86,12 +86,13 @@ pub(super) fn read(field: &Field<'_>, defaults: &Options) -> Option<ServiceDraft
     Some(draft)
 }
 
-fn service_name(field: &Field<'_>) -> Option<String> {
+/// A name. `what` has it: "a service".
+pub(super) fn name(field: &Field<'_>, what: &str) -> Option<String> {
     field.parse("a name", |name| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
             return Err(format!(
-                "`{name}` cannot be the name of a service, which is 1 to 64 letters, digits, `.`, \
+                "`{name}` cannot be the name of {what}, which is 1 to 64 letters, digits, `.`, \
                  `_` and `-`"
             ));
         }

@@ -11,7 +11,6 @@ use super::rules::RuleError;
 pub(super) fn check(field: &str, value: &str) -> Result<(), RuleError> {
     let (thing, way_out) = match (field, value) {
         ("connection_tracking", "adaptive") => ("connection_tracking `adaptive`", "use `full`"),
-        ("vrrp", "") => ("`vrrp`", "leave it out"),
         _ => return Ok(()),
     };
     Err(RuleError::Unsupported { thing, way_out })

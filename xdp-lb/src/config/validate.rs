@@ -9,6 +9,7 @@ use super::rules::RuleError;
 use super::service::ServiceDraft;
 use super::types::{Backend, Service};
 use super::vip::Vip;
+use super::vrrp;
 
 /// Tables are rebuilt in a free region while the old one is in use, and the region that is free
 /// may be in pieces: room for three times the tables always has one.
@@ -26,6 +27,7 @@ pub(super) fn check(draft: &Draft, problems: &Problems<'_>) {
         check_claims(&draft.services, problems);
     }
     check_vips(draft, problems);
+    vrrp::validate::check(draft, problems);
 }
 
 fn refuse(problems: &Problems<'_>, spot: &Spot, reason: impl std::fmt::Display) {

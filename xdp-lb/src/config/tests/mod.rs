@@ -7,6 +7,7 @@ mod prefixes;
 mod refused;
 mod refused_services;
 mod tunnels;
+mod vrrp;
 
 use super::*;
 

@@ -143,11 +143,7 @@ fn the_other_fields_of_the_file_are_checked() {
         (
             "colour: red",
             "2:1 colour: unknown field; expected `interfaces`, `hash_key`, `limits`, `metrics`, \
-             `tunnel`, `health`, `defaults` or `services`",
-        ),
-        (
-            "vrrp: []",
-            "2:1 vrrp: `vrrp` is not supported by this version; leave it out",
+             `tunnel`, `health`, `defaults`, `services` or `vrrp`",
         ),
         (
             "hash_key: 0011",

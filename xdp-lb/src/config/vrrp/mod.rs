@@ -10,6 +10,9 @@ use crate::vrrp::{
     packet::{Checksum, Interval},
 };
 
+pub(super) mod read;
+pub(super) mod validate;
+
 /// The priority of an entry for which none is written (RFC 9568, section 5.2.4).
 pub const DEFAULT_PRIORITY: u8 = 100;
 
