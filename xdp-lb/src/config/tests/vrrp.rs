@@ -140,12 +140,12 @@ fn the_fields_of_an_entry_are_checked() {
     assert_replaced(&[
         (
             "name: main, ",
-            "4:108 vrrp[0].track.interfaces[0].weight: 0 is out of range; a weight is from 1 to 254",
+            "",
             "4:5 vrrp[0]: `name` is missing; write `name: main`",
         ),
         (
             "interface: eth0, ",
-            "4:114 vrrp[0].track.gateways[0].timeout: 2s is out of range; `timeout` here is from 10ms to 1s",
+            "",
             "4:5 vrrp[0]: `interface` is missing; write `interface: eth0`",
         ),
         (
@@ -293,7 +293,7 @@ fn the_fields_of_an_entry_are_checked() {
         (
             " }",
             ", track: { interfaces: [{ name: eth1, weight: 0 }] } }",
-            "",
+            "4:108 vrrp[0].track.interfaces[0].weight: 0 is out of range; a weight is from 1 to 254",
         ),
         (
             " }",
@@ -315,7 +315,7 @@ fn the_fields_of_an_entry_are_checked() {
         (
             " }",
             ", track: { gateways: [{ address: 10.0.0.1, timeout: 2s }] } }",
-            "",
+            "4:114 vrrp[0].track.gateways[0].timeout: 2s is out of range; `timeout` here is from 10ms to 1s",
         ),
         (
             " }",
