@@ -8,9 +8,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::director::{
-    ChangeError, DirectorHandle,
-    view::{BackendView, HealthView, ServiceView, StatsView, StatusView},
+use crate::{
+    director::{
+        ChangeError, DirectorHandle,
+        view::{BackendView, HealthView, ServiceView, StatsView, StatusView},
+    },
+    vrrp::view::VrrpView,
 };
 
 /// What the text is.
@@ -52,6 +55,32 @@ struct Checked {
     result: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VirtualRouter {
+    name: String,
+    family: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VirtualRouterState {
+    name: String,
+    family: String,
+    state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Advertisements {
+    name: String,
+    family: String,
+    result: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HeldVip {
+    name: String,
+    vip: String,
+}
+
 /// Asks the director and writes what it says.
 ///
 /// # Errors
@@ -64,6 +93,7 @@ pub async fn render(director: &DirectorHandle) -> Result<String, ChangeError> {
     services(&mut registry, &director.services().await?);
     backends(&mut registry, &director.backends(None).await?);
     health(&mut registry, &director.health(None).await?);
+    vrrp(&mut registry, &director.vrrp().views().await);
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|error| ChangeError::Refused(format!("metrics cannot be written: {error}")))?;
@@ -236,4 +266,62 @@ fn health(registry: &mut Registry, views: &[HealthView]) {
         latency,
     );
     registry.register("health_checks", "Health checks by their result", results);
+}
+
+fn vrrp(registry: &mut Registry, views: &[VrrpView]) {
+    let states = Family::<VirtualRouterState, Gauge>::default();
+    let priority = Family::<VirtualRouter, Gauge>::default();
+    let transitions = Family::<VirtualRouter, Counter>::default();
+    let packets = Family::<Advertisements, Counter>::default();
+    let held = Family::<HeldVip, Gauge>::default();
+    for view in views {
+        let (name, family) = (view.name.clone(), view.family.clone());
+        for state in ["initialize", "backup", "active"] {
+            let labels = VirtualRouterState {
+                name: name.clone(),
+                family: family.clone(),
+                state: state.into(),
+            };
+            states
+                .get_or_create(&labels)
+                .set(i64::from(view.state == state));
+        }
+        for counter in &view.counters {
+            let labels = Advertisements {
+                name: name.clone(),
+                family: family.clone(),
+                result: counter.name.clone(),
+            };
+            packets.get_or_create(&labels).inc_by(counter.packets);
+        }
+        for vip in &view.vips {
+            let labels = HeldVip {
+                name: name.clone(),
+                vip: vip.address.clone(),
+            };
+            held.get_or_create(&labels).set(i64::from(vip.held));
+        }
+        let router = VirtualRouter { name, family };
+        priority
+            .get_or_create(&router)
+            .set(i64::from(view.effective_priority));
+        transitions.get_or_create(&router).inc_by(view.transitions);
+    }
+    registry.register(
+        "vrrp_state",
+        "1 for the state that the virtual router is in",
+        states,
+    );
+    registry.register("vrrp_priority", "Priority in force", priority);
+    registry.register("vrrp_transitions", "Changes of state", transitions);
+    registry.register(
+        "vrrp_advertisements",
+        "Advertisements by what became of them",
+        packets,
+    );
+    registry.register(
+        "vrrp_vip_held",
+        "1 if the VIP is on an interface of this director",
+        held,
+    );
 }

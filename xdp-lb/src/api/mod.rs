@@ -27,6 +27,7 @@ use crate::{
         },
     },
     metrics,
+    vrrp::{self, view::VrrpView},
 };
 
 /// Body of `POST /v1/services/{service}/backends`.
@@ -92,6 +93,8 @@ pub fn router(director: DirectorHandle) -> Router {
         .route("/v1/stats", get(stats))
         .route("/v1/health", get(health))
         .route("/v1/health/check", post(check_health))
+        .route("/v1/vrrp", get(vrrp))
+        .route("/v1/vrrp/{name}", post(change_vrrp))
         .route("/v1/config/reload", post(reload))
         .route("/v1/detach", post(detach))
         .route("/metrics", get(metrics_text))
@@ -228,6 +231,21 @@ async fn remove_backend(
     Ok(Json(
         director.change(service, address, Change::Remove).await?,
     ))
+}
+
+async fn vrrp(State(director): State<DirectorHandle>) -> Answer<Vec<VrrpView>> {
+    Ok(Json(director.vrrp().views().await))
+}
+
+async fn change_vrrp(
+    State(director): State<DirectorHandle>,
+    Path(name): Path<String>,
+    body: Body<vrrp::Change>,
+) -> Answer<Vec<VrrpView>> {
+    director.vrrp().change(name.clone(), body?.0).await?;
+    let mut views = director.vrrp().views().await;
+    views.retain(|view| view.name == name);
+    Ok(Json(views))
 }
 
 async fn reload(State(director): State<DirectorHandle>) -> Answer<ChangeView> {

@@ -9,7 +9,7 @@ use std::{
 use hyper::Method;
 use serde::Serialize;
 
-use super::{Backend, BackendOf, Command, Health, Service, health, tables};
+use super::{Backend, BackendOf, Command, Health, Service, Vrrp, health, tables, vrrp};
 use crate::{
     api::{
         AddBackend, ChangeBackend, CheckHealth, Detached,
@@ -19,6 +19,7 @@ use crate::{
     director::view::{
         BackendView, ChangeView, CheckedView, HealthView, ServiceView, StatsView, StatusView,
     },
+    vrrp::{Change, view::VrrpView},
 };
 
 /// How often `stats --watch` looks.
@@ -50,6 +51,7 @@ impl Session {
             Command::Service(Service::Show { name }) => self.service(&name).await,
             Command::Backend(command) => self.backend(command).await,
             Command::Health(command) => self.health(command).await,
+            Command::Vrrp(command) => self.vrrp(command).await,
             Command::Stats { watch: true, all } => self.watch(all).await,
             Command::Stats { watch: false, all } => {
                 let stats: StatsView = self.get("/v1/stats").await?;
@@ -171,6 +173,30 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    async fn vrrp(&self, command: Vrrp) -> anyhow::Result<()> {
+        let (name, change, done) = match command {
+            Vrrp::List => {
+                let views: Vec<VrrpView> = self.get("/v1/vrrp").await?;
+                return self.show(&views, |views| vrrp::list(views));
+            }
+            Vrrp::Show { name } => {
+                let mut views: Vec<VrrpView> = self.get("/v1/vrrp").await?;
+                views.retain(|view| view.name == name);
+                anyhow::ensure!(
+                    !views.is_empty(),
+                    "no virtual router `{name}`; `xdp-lb vrrp list` shows those there are"
+                );
+                return self.show(&views, |views| vrrp::show(views));
+            }
+            Vrrp::Demote { name, by } => (name, Change::Demote { by }, "demoted"),
+            Vrrp::Pause { name } => (name, Change::Pause, "paused"),
+            Vrrp::Promote { name } => (name, Change::Promote, "promoted"),
+        };
+        let path = format!("/v1/vrrp/{name}");
+        let views: Vec<VrrpView> = self.post(&path, &change).await?;
+        self.show(&views, |views| format!("{done}\n{}", vrrp::list(views)))
     }
 
     async fn detach(&self, pin_dir: PathBuf) -> anyhow::Result<()> {

@@ -5,8 +5,9 @@ mod commands;
 mod decap;
 mod health;
 mod tables;
+mod vrrp;
 
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{net::IpAddr, num::NonZeroU8, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
@@ -66,6 +67,9 @@ enum Command {
     /// Show what health checks tell, and check a backend now.
     #[command(subcommand)]
     Health(Health),
+    /// Show virtual routers, and have them give way.
+    #[command(subcommand)]
+    Vrrp(Vrrp),
     /// Show the counters: every verdict and every reason for it.
     Stats {
         /// Show rates, anew each second, until interrupted.
@@ -94,6 +98,35 @@ enum Command {
     Completions {
         /// The shell.
         shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Vrrp {
+    /// Show all virtual routers.
+    List,
+    /// Show one with its addresses and counters.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Lower its priority until `promote`, also after a restart.
+    Demote {
+        /// Its name.
+        name: String,
+        /// By how much.
+        #[arg(long, value_name = "N", default_value = "100")]
+        by: NonZeroU8,
+    },
+    /// Take no part until `promote`, also after a restart.
+    Pause {
+        /// Its name.
+        name: String,
+    },
+    /// Undo `demote` and `pause`.
+    Promote {
+        /// Its name.
+        name: String,
     },
 }
 

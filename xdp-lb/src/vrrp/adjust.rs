@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    num::NonZeroU8,
     path::{Path, PathBuf},
 };
 
@@ -15,12 +16,13 @@ use crate::json_file;
 const FILE: &str = "vrrp.json";
 
 /// A change of an entry by hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Change {
-    /// Its priority is lowered by this.
+    /// Its priority is lowered.
     Demote {
-        /// 1..=254.
-        by: u8,
+        /// By this; at least 1 is left.
+        by: NonZeroU8,
     },
     /// It takes no part.
     Pause,
@@ -42,7 +44,7 @@ impl Adjustment {
     fn changed(self, change: Change) -> Self {
         match change {
             Change::Demote { by } => Self {
-                demoted_by: by,
+                demoted_by: by.get(),
                 ..self
             },
             Change::Pause => Self {
@@ -109,14 +111,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let load = || Adjustments::load(directory.path()).unwrap();
         let mut adjustments = load();
+        let by = |by| Change::Demote {
+            by: NonZeroU8::new(by).unwrap(),
+        };
         assert_eq!(adjustments.get("main"), Adjustment::default());
-        adjustments
-            .change("main", Change::Demote { by: 30 })
-            .unwrap();
+        adjustments.change("main", by(30)).unwrap();
         adjustments.change("main", Change::Pause).unwrap();
-        adjustments
-            .change("main", Change::Demote { by: 40 })
-            .unwrap();
+        adjustments.change("main", by(40)).unwrap();
         let adjustment = load().get("main");
         assert!(adjustment.is_paused);
         assert_eq!(adjustment.lowered().map(|lowered| lowered.weight), Some(40));

@@ -298,29 +298,30 @@ fn the_fields_of_an_entry_are_checked() {
         (
             " }",
             ", track: { health: { below: 101% } } }",
-            "4:108 vrrp[0].track.interfaces[0].weight: 0 is out of range; a weight is from 1 to \
-             254",
-        ),
-        (
-            " }",
-            ", track: { health: { services: db } } }",
             "4:90 vrrp[0].track.health.below: `101%` is out of range; expected a percentage from \
              0% to 100%",
         ),
         (
             " }",
-            ", track: { gateways: [{ weight: 5 }] } }",
+            ", track: { health: { services: db } } }",
             "4:93 vrrp[0].track.health.services: there is no service `db`; name one of `services`",
         ),
         (
             " }",
+            ", track: { gateways: [{ weight: 5 }] } }",
+            "4:84 vrrp[0].track.gateways[0]: `address` is missing; write `address: 10.0.0.1`",
+        ),
+        (
+            " }",
             ", track: { gateways: [{ address: 10.0.0.1, timeout: 2s }] } }",
-            "4:114 vrrp[0].track.gateways[0].timeout: 2s is out of range; `timeout` here is from 10ms to 1s",
+            "4:114 vrrp[0].track.gateways[0].timeout: 2s is out of range; `timeout` here is from \
+             10ms to 1s",
         ),
         (
             " }",
             ", priority: 255, track: { interfaces: eth1 } }",
-            "4:84 vrrp[0].track.gateways[0]: `address` is missing; write `address: 10.0.0.1`",
+            "4:86 vrrp[0].track: priority 255 says that the addresses are this director's own, and \
+             is never lowered; set `priority` to 254 or less, or leave out `track`",
         ),
     ]);
 }
