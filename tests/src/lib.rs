@@ -21,3 +21,4 @@ pub mod reference;
 pub mod responder;
 mod runner;
 pub mod tunnel;
+pub mod vrrp;

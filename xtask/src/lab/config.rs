@@ -49,8 +49,12 @@ pub struct LabConfig {
     pub name: Option<String>,
     /// How many backends: 1 to 200; default 3.
     pub backends: usize,
-    /// How many directors: 1 to 8; default 1. The router's routes lead to the first.
+    /// How many directors: 1 to 8; default 1. The router's routes lead to the first, unless
+    /// `vips_on_link`.
     pub directors: usize,
+    /// Whether the VIPs are on the link of router and directors, so that whoever answers for them gets
+    /// their packets: no director has them to begin with. Default no.
+    pub vips_on_link: bool,
     /// Where the backends are; default: in the network that clients' packets come from.
     pub farm: Farm,
     /// The VLAN tag of all packets on the cable of the directors' `eth0`, 1 to 4094; default none.
@@ -68,6 +72,7 @@ impl Default for LabConfig {
             name: None,
             backends: 3,
             directors: 1,
+            vips_on_link: false,
             farm: Farm::default(),
             tag: None,
             vips: vec![Ipv4Addr::new(192, 0, 2, 10)],
@@ -81,6 +86,17 @@ impl LabConfig {
     pub fn with_backends(backends: usize) -> Self {
         Self {
             backends,
+            ..Self::default()
+        }
+    }
+
+    /// Two directors that have to agree on who has the VIPs.
+    #[must_use]
+    pub fn redundant(backends: usize) -> Self {
+        Self {
+            backends,
+            directors: 2,
+            vips_on_link: true,
             ..Self::default()
         }
     }

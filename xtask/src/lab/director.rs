@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::Signal;
 
 use super::host::Host;
 use super::process::{Process, wait_for};
@@ -105,6 +106,21 @@ impl Director {
         self.host
             .namespace()
             .check(command.arg("--socket").arg(self.socket()).args(args))
+    }
+
+    /// Halts the daemon (SIGSTOP): it hangs.
+    pub fn halt(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a halted daemon go on.
+    pub fn go_on(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let process = self.process.as_ref();
+        process.context("the daemon is stopped")?.signal(signal)
     }
 
     /// Kills the daemon (SIGKILL): a crash.

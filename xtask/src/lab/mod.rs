@@ -232,6 +232,16 @@ impl Lab {
         Ok(())
     }
 
+    /// Pulls the cables of a host, or plugs them in again.
+    pub fn set_cables(&self, host: &Host, plugged_in: bool) -> Result<()> {
+        let state = if plugged_in { "up" } else { "down" };
+        let lines = host
+            .interfaces()
+            .iter()
+            .map(|it| format!("link set {} {state}\n", topology::port(host, &it.name)));
+        self.host("fabric").ip_batch(&lines.collect::<String>())
+    }
+
     /// A config for the daemon: the service `web` on the IPv4 VIPs, with every backend.
     pub fn director_config(&self, forwarding: Forwarding) -> String {
         let interfaces: Vec<&str> = self

@@ -65,14 +65,18 @@ impl Process {
             .with_context(|| format!("cannot wait for {}", self.name))
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).context("process id out of range")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
     /// Asks the process to end (SIGTERM) and waits for at most `patience`, then fails.
     pub fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
         if let Some(status) = self.exited()? {
             return Ok(status);
         }
-        let pid = i32::try_from(self.child.id()).context("process id out of range")?;
-        kill(Pid::from_raw(pid), Signal::SIGTERM)
-            .with_context(|| format!("cannot signal {}", self.name))?;
+        self.signal(Signal::SIGTERM)?;
         let what = format!("{} to end after SIGTERM", self.name);
         wait_for(&what, patience, || self.exited())
     }

@@ -247,7 +247,7 @@ fn addressing(role: Role, host: &Host, config: &LabConfig) -> String {
         lines.push(format!("addr add {v4}/24 dev {name}"));
         lines.push(format!("addr add {v6}/64 dev {name} nodad"));
     }
-    if matches!(role, Role::Director | Role::Backend) {
+    if role == Role::Backend || role == Role::Director && !config.vips_on_link {
         lines.extend(
             config
                 .vips
@@ -262,14 +262,15 @@ fn addressing(role: Role, host: &Host, config: &LabConfig) -> String {
         );
     }
     lines.extend(
-        routes(role, host, config.farm)
+        routes(role, host, config)
             .iter()
             .map(|route| format!("route add {route}")),
     );
     lines.join("\n") + "\n"
 }
 
-fn routes(role: Role, host: &Host, farm: Farm) -> Vec<&'static str> {
+fn routes(role: Role, host: &Host, config: &LabConfig) -> Vec<&'static str> {
+    let farm = config.farm;
     let default = vec!["default via 10.0.0.1", "default via 2001:db8:2::1"];
     let default_back = vec!["default via 10.0.1.1", "default via 2001:db8:3::1"];
     let far = [
@@ -279,6 +280,9 @@ fn routes(role: Role, host: &Host, farm: Farm) -> Vec<&'static str> {
     let far = far.into_iter().filter(|_| farm == Farm::Routed);
     match (role, farm) {
         (Role::Client, _) => vec!["default via 198.51.100.1", "default via 2001:db8:1::1"],
+        (Role::Router, _) if config.vips_on_link => {
+            vec!["192.0.2.0/24 dev eth1", "2001:db8:10::/64 dev eth1"]
+        }
         (Role::Router, _) => ["192.0.2.0/24 via 10.0.0.2"]
             .into_iter()
             .chain(["2001:db8:10::/64 via 2001:db8:2::2"])

@@ -1,0 +1,3 @@
+//! VRRP: two directors, and who of them has the VIPs.
+
+mod pair;
