@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xtask::lab::{Director, Host, HttpServer, Lab, LabConfig, wait_for};
 
@@ -105,9 +105,16 @@ impl Pair {
         wait_for_vip(self.host(director), vip, is_held)
     }
 
-    /// The MAC address that the router sends packets for an address to.
-    pub fn neighbour(&self, vip: impl Into<IpAddr>) -> Result<Option<String>> {
-        neighbour(self.lab.host("router"), vip.into())
+    /// Checks that the router sends packets for an address to this director.
+    pub fn check_neighbour(&self, vip: impl Into<IpAddr>, director: usize) -> Result<()> {
+        let found = neighbour(self.lab.host("router"), vip.into())?;
+        let macs = [0, 1].map(|it| self.host(it).mac("eth0"));
+        let expected = self.host(director).mac("eth0")?;
+        ensure!(
+            found.as_ref() == Some(&expected),
+            "packets go to {found:?}, not to {expected}; the directors are {macs:?}"
+        );
+        Ok(())
     }
 }
 
