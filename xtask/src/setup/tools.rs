@@ -33,6 +33,8 @@ const NEEDED: &[(Occasion, &str, &[&str])] = &[
     (Occasion::Setup, "wrk", &["wrk"]),
     (Occasion::Setup, "dnsmasq-base", &["dnsmasq"]),
     (Occasion::Setup, "knot-dnsutils", &["kdig"]),
+    (Occasion::Setup, "keepalived", &["keepalived"]),
+    (Occasion::Setup, "tshark", &["tshark"]),
     (Occasion::Vm, "qemu-system-x86", &["qemu-system-x86_64"]),
 ];
 
