@@ -1,3 +1,4 @@
 //! VRRP: two directors, and who of them has the VIPs.
 
+mod keepalived;
 mod pair;

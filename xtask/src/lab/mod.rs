@@ -12,6 +12,7 @@
 //! | [`servers`], [`dns`], [`client`], [`download`] | HTTP and DNS, on the backends and from the client |
 //! | [`flood`], [`tally`], `packet_socket` | frames made by hand, and frames counted |
 //! | [`director`] | the daemon under test |
+//! | [`keepalived`] | another router, to fail over with |
 //! | [`registry`], [`keeper`], [`cli`] | `cargo xtask lab` |
 //!
 //! Nothing here knows how xdp-lb works, beyond its command line.
@@ -25,6 +26,7 @@ pub mod dns;
 pub mod download;
 pub mod flood;
 pub mod host;
+pub mod keepalived;
 pub mod keeper;
 pub mod namespace;
 mod packet_socket;

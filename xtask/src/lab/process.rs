@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use super::namespace::Namespace;
@@ -68,7 +68,8 @@ impl Process {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).context("process id out of range")?;
-        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot signal {}", self.name))
+        signal::kill(Pid::from_raw(pid), signal)
+            .with_context(|| format!("cannot signal {}", self.name))
     }
 
     /// Asks the process to end (SIGTERM) and waits for at most `patience`, then fails.
@@ -100,6 +101,14 @@ impl Drop for Process {
         // An error means that it is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Kills a process that is nobody's child here; no error if it is gone.
+pub(super) fn kill(pid: i32) -> Result<()> {
+    match signal::kill(Pid::from_raw(pid), Signal::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot kill process {pid}")),
     }
 }
 
