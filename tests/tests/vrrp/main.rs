@@ -1,4 +1,5 @@
 //! VRRP: two directors, and who of them has the VIPs.
 
+mod failover;
 mod keepalived;
 mod pair;

@@ -10,6 +10,7 @@
 //! | [`config`], [`topology`], `wire`, `bpf`, [`host`] | what a lab consists of, how it is cabled, its hosts |
 //! | [`process`] | processes, their logs, waiting |
 //! | [`servers`], [`dns`], [`client`], [`download`] | HTTP and DNS, on the backends and from the client |
+//! | [`gap`], [`held`] | what clients notice of a failover |
 //! | [`flood`], [`tally`], `packet_socket` | frames made by hand, and frames counted |
 //! | [`director`] | the daemon under test |
 //! | [`keepalived`] | another router, to fail over with |
@@ -25,6 +26,8 @@ pub mod director;
 pub mod dns;
 pub mod download;
 pub mod flood;
+pub mod gap;
+pub mod held;
 pub mod host;
 pub mod keepalived;
 pub mod keeper;
