@@ -49,6 +49,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Who wakes so long after the time hears what has come meanwhile, before it takes others for dead.
 const OVERSLEPT: Duration = Duration::from_millis(20);
 
+/// How long a new active router takes to have its addresses and to announce them, with room to spare.
+const SETTLES: Duration = Duration::from_millis(200);
+
 /// What the runner is told.
 pub(super) enum Command {
     /// Run these from now on.
@@ -78,6 +81,8 @@ struct Arrived {
 /// Somebody who waits until others have taken over.
 struct Leaving {
     until: Instant,
+    /// When the successor has settled in, once it is heard.
+    settled: Option<Instant>,
     reply: oneshot::Sender<()>,
 }
 
@@ -249,7 +254,13 @@ impl Runner {
                 let until = self.leave("the daemon stops", now);
                 self.ownership.flush().await;
                 match until.filter(|_| patiently) {
-                    Some(until) => self.leaving = Some(Leaving { until, reply }),
+                    Some(until) => {
+                        self.leaving = Some(Leaving {
+                            until,
+                            settled: None,
+                            reply,
+                        });
+                    }
                     None => drop(reply.send(())),
                 }
             }
@@ -413,7 +424,7 @@ impl Runner {
         for team in &mut self.teams {
             team.leave(why, &self.ownership, now);
         }
-        patience.map(|patience| now + patience)
+        patience.map(|patience| now + patience + SETTLES)
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) fn build(config: &LabConfig) -> Result<Vec<Arc<Host>>> {
         set_parameters(plan.role, &host)?;
         hosts.push((plan, host));
     }
-    cable(&fabric, &hosts)?;
+    cable(&fabric, &hosts, config)?;
     for (Plan { role, .. }, host) in &hosts {
         host.ip_batch(&addressing(*role, host, config))?;
         set_offloads(*role, host)?;
@@ -214,7 +214,7 @@ fn set_parameters(role: Role, host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn cable(fabric: &Host, hosts: &[(Plan, Host)]) -> Result<()> {
+fn cable(fabric: &Host, hosts: &[(Plan, Host)], config: &LabConfig) -> Result<()> {
     let mut script = String::new();
     for (plan, host) in hosts {
         let netns = host.namespace().net_path();
@@ -228,6 +228,10 @@ fn cable(fabric: &Host, hosts: &[(Plan, Host)]) -> Result<()> {
                 "link add {port} type veth peer name {name} netns {netns}"
             );
             let _ = writeln!(script, "link set {port} master {bridge} up");
+            if plan.role == Role::Director && config.vips_on_link {
+                // As a network card does: it takes no frames that are for others.
+                let _ = writeln!(script, "link set {port} type bridge_slave flood off");
+            }
         }
     }
     fabric.ip_batch(&script)?;
