@@ -5,6 +5,7 @@ pub mod check;
 pub mod datagram;
 pub mod decapper;
 pub mod expect;
+pub mod forged;
 pub mod fuzz;
 pub mod grpc;
 pub mod health;

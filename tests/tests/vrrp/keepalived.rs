@@ -127,7 +127,6 @@ impl Mixed {
                 "version",
                 "type",
                 "checksum",
-                "vrid",
                 "interval",
                 "no_address",
                 "source",

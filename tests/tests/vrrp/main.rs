@@ -1,5 +1,8 @@
 //! VRRP: two directors, and who of them has the VIPs.
 
+mod dying;
 mod failover;
+mod hostile;
 mod keepalived;
 mod pair;
+mod priority;

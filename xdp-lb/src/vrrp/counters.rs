@@ -44,7 +44,6 @@ counts! {
     Version "version" "Refused: another version of VRRP than 3",
     Type "type" "Refused: no advertisement",
     Checksum "checksum" "Refused: wrong checksum",
-    Vrid "vrid" "Refused: virtual router 0, which there is not",
     Interval "interval" "Refused: an interval of zero",
     NoAddress "no_address" "Refused: no virtual address",
     OwnAddress "own_address" "Refused: from an address of this host",

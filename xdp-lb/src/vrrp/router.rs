@@ -412,7 +412,8 @@ fn count_of_malformed(malformed: Malformed) -> Count {
         Malformed::Version => Count::Version,
         Malformed::Type => Count::Type,
         Malformed::Checksum => Count::Checksum,
-        Malformed::Vrid => Count::Vrid,
+        // There is no such router here, or anywhere.
+        Malformed::Vrid => Count::OtherRouter,
         Malformed::Interval => Count::Interval,
         Malformed::NoAddress => Count::NoAddress,
     }

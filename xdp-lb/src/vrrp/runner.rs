@@ -81,8 +81,8 @@ struct Arrived {
 /// Somebody who waits until others have taken over.
 struct Leaving {
     until: Instant,
-    /// When the successor has settled in, once it is heard.
-    settled: Option<Instant>,
+    /// Whether they say that they have.
+    has_successor: bool,
     reply: oneshot::Sender<()>,
 }
 
@@ -257,7 +257,7 @@ impl Runner {
                     Some(until) => {
                         self.leaving = Some(Leaving {
                             until,
-                            settled: None,
+                            has_successor: false,
                             reply,
                         });
                     }
