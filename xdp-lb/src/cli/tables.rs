@@ -69,7 +69,10 @@ pub(super) fn status(status: &StatusView) -> String {
         ),
         ("run-time changes", status.runtime_changes.to_string()),
         ("flow entries", format!("at most {}", limits.flows)),
+        ("fingerprint", format!("{}  all tables", status.fingerprint)),
     ]);
+    let services = status.fingerprints.iter();
+    lines.extend(services.map(|(name, fingerprint)| ("", format!("{fingerprint}  {name}"))));
     fields(&lines)
 }
 
@@ -133,6 +136,7 @@ pub(super) fn service(service: &ServiceView) -> String {
                 service.scheduler, service.table_size, service.moving_slots
             ),
         ),
+        ("fingerprint", service.fingerprint.clone()),
         ("forwarded", format!("{packets} packets, {}", bytes(count))),
     ];
     if service.panic {

@@ -8,7 +8,7 @@ use super::{
     ChangeError, Director,
     desired::{DesiredBackend, DesiredService, Health, Origin},
     selection::Standing,
-    tables::{Moved, Tables},
+    tables::{Fingerprint, Moved, Tables},
     view::{
         BackendView, ChangeView, CounterView, InterfaceView, LimitsView, MovedView, ServiceView,
         StatsView, StatusView, TrafficView,
@@ -60,6 +60,8 @@ impl Director {
             mode: attached.mode.to_string(),
             fallback: attached.fallback.clone(),
         });
+        let fingerprints = self.fingerprints();
+        let all = fingerprints.iter().map(|(name, &one)| (*name, one));
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -76,6 +78,11 @@ impl Director {
             backends: desired.iter().map(|service| service.backends.len()).sum(),
             active_backends: desired.iter().map(active).sum(),
             runtime_changes: self.overrides.len(),
+            fingerprint: Fingerprint::of_all(all).to_string(),
+            fingerprints: fingerprints
+                .iter()
+                .map(|(&name, one)| (name.to_owned(), one.to_string()))
+                .collect(),
             limits: LimitsView {
                 services: sizes.services,
                 backends: sizes.backends.saturating_sub(1),
@@ -83,6 +90,19 @@ impl Director {
                 flows: sizes.flows,
             },
         })
+    }
+
+    /// The fingerprint of each service's table, as the maps hold it.
+    fn fingerprints(&self) -> BTreeMap<&str, Fingerprint> {
+        let services = self.config.services.iter();
+        let fingerprint = |service: &'_ Service| {
+            let (_, table) = self.tables.find(&service.name)?;
+            let slots = self.dataplane.slots(table.region());
+            Some(self.tables.fingerprint(table, &slots))
+        };
+        services
+            .filter_map(|service| Some((service.name.as_str(), fingerprint(service)?)))
+            .collect()
     }
 
     pub(super) fn services(&self) -> Result<Vec<ServiceView>, ChangeError> {
@@ -101,6 +121,7 @@ impl Director {
     ) -> Result<ServiceView, ChangeError> {
         let mut forwarded = Traffic::default();
         let mut moving_slots = 0;
+        let mut fingerprint = String::new();
         if let Some((id, table)) = self.tables.find(&service.name) {
             forwarded = self.dataplane.service_traffic(id)?;
             let slots = self.dataplane.slots(table.region());
@@ -109,6 +130,7 @@ impl Director {
                 .filter(|slot| slot.moving_from().is_some())
                 .count();
             moving_slots = u32::try_from(moving).unwrap_or(u32::MAX);
+            fingerprint = self.tables.fingerprint(table, &slots).to_string();
         }
         Ok(ServiceView {
             name: service.name.clone(),
@@ -124,6 +146,7 @@ impl Director {
             connection_tracking: service.connection_tracking.name().into(),
             table_size: service.table_size,
             moving_slots,
+            fingerprint,
             backends: desired.backends.len(),
             active_backends: active(desired),
             panic: desired.is_panicking,

@@ -41,6 +41,11 @@ pub struct StatusView {
     pub active_backends: usize,
     /// Number of backends that differ from the config file.
     pub runtime_changes: usize,
+    /// The fingerprint of all lookup tables: directors on which it is the same send every new
+    /// connection to the same backend.
+    pub fingerprint: String,
+    /// The fingerprint of each service's table.
+    pub fingerprints: BTreeMap<String, String>,
     /// How much fits.
     pub limits: LimitsView,
 }
@@ -95,6 +100,8 @@ pub struct ServiceView {
     pub table_size: u32,
     /// Slots that remember the backend they moved from.
     pub moving_slots: u32,
+    /// The table's fingerprint: 16 hexadecimal digits.
+    pub fingerprint: String,
     /// Number of backends.
     pub backends: usize,
     /// Number of backends that get new connections.

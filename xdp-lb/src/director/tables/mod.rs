@@ -6,6 +6,7 @@
 
 mod arena;
 mod backend;
+mod fingerprint;
 mod indices;
 mod keys;
 mod room;
@@ -25,7 +26,7 @@ use xdp_lb_common::{
     hash::HashKey,
 };
 
-pub(super) use self::table::Table;
+pub(super) use self::{fingerprint::Fingerprint, table::Table};
 use self::{indices::Indices, room::Room};
 use super::{
     desired::{DesiredService, unmapped},
