@@ -3,3 +3,4 @@
 mod failover;
 mod keepalived;
 mod pair;
+mod virtual_mac;
