@@ -22,4 +22,5 @@ pub mod reference;
 pub mod responder;
 mod runner;
 pub mod tunnel;
+pub mod vips;
 pub mod vrrp;

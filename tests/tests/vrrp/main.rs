@@ -6,3 +6,4 @@ mod hostile;
 mod keepalived;
 mod pair;
 mod priority;
+mod virtual_mac;

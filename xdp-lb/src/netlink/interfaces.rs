@@ -5,6 +5,7 @@ use std::{
     io,
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
@@ -14,10 +15,13 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
 };
 use rtnetlink::{Handle, MulticastGroup, sys::SocketAddr};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tracing::warn;
 
 use super::{CROWD, links::LinkState, parse};
+
+/// How long after a failure all is read again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The interfaces of this host, by name. Empty until they have been read for the first time.
 pub type LinkMap = Arc<BTreeMap<String, Link>>;
@@ -63,6 +67,7 @@ pub fn follow_links() -> io::Result<watch::Receiver<LinkMap>> {
     let follower = Follower {
         handle,
         interfaces: Interfaces::default(),
+        is_stale: true,
         known: sender,
     };
     tokio::spawn(follower.run(messages));
@@ -72,6 +77,8 @@ pub fn follow_links() -> io::Result<watch::Receiver<LinkMap>> {
 struct Follower {
     handle: Handle,
     interfaces: Interfaces,
+    /// Something has been missed, so that all is to be read again.
+    is_stale: bool,
     known: watch::Sender<LinkMap>,
 }
 
@@ -80,21 +87,24 @@ impl Follower {
         mut self,
         mut messages: impl Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Unpin,
     ) {
-        self.read_all().await;
         loop {
+            if self.is_stale {
+                self.read_again().await;
+            }
             self.publish();
             tokio::select! {
                 message = messages.next() => {
                     let Some((message, _)) = message else { return };
-                    self.heard(message.payload).await;
+                    self.heard(message.payload);
                     // Those that have come meanwhile.
                     for _ in 0..CROWD {
                         let Some(Some((message, _))) = messages.next().now_or_never() else {
                             break;
                         };
-                        self.heard(message.payload).await;
+                        self.heard(message.payload);
                     }
                 }
+                () = sleep(RETRY), if self.is_stale => {}
                 () = self.known.closed() => return,
             }
         }
@@ -111,35 +121,39 @@ impl Follower {
         });
     }
 
-    async fn heard(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
+    fn heard(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
         match payload {
             NetlinkPayload::InnerMessage(message) => self.interfaces.heard(&message),
             NetlinkPayload::Overrun(_) => {
                 warn!("the kernel dropped notifications; reading interfaces again");
-                self.read_all().await;
+                self.is_stale = true;
             }
             _ => {}
         }
     }
 
-    async fn read_all(&mut self) {
-        self.interfaces = Interfaces::default();
-        let links: Result<Vec<_>, _> = self.handle.link().get().execute().try_collect().await;
-        match links {
-            Ok(links) => links
-                .into_iter()
-                .for_each(|link| self.interfaces.heard(&RouteNetlinkMessage::NewLink(link))),
-            Err(error) => warn!(%error, "cannot list links"),
+    /// What was known stays if that fails: to take all addresses for gone would be worse.
+    async fn read_again(&mut self) {
+        match self.read_all().await {
+            Ok(fresh) => {
+                self.interfaces = fresh;
+                self.is_stale = false;
+            }
+            Err(error) => warn!(%error, "cannot list interfaces and their addresses"),
         }
-        let addresses: Result<Vec<_>, _> =
-            self.handle.address().get().execute().try_collect().await;
-        match addresses {
-            Ok(addresses) => addresses.into_iter().for_each(|address| {
-                self.interfaces
-                    .heard(&RouteNetlinkMessage::NewAddress(address));
-            }),
-            Err(error) => warn!(%error, "cannot list addresses"),
+    }
+
+    async fn read_all(&self) -> Result<Interfaces, rtnetlink::Error> {
+        let mut fresh = Interfaces::default();
+        let mut links = self.handle.link().get().execute();
+        while let Some(link) = links.try_next().await? {
+            fresh.heard(&RouteNetlinkMessage::NewLink(link));
         }
+        let mut addresses = self.handle.address().get().execute();
+        while let Some(address) = addresses.try_next().await? {
+            fresh.heard(&RouteNetlinkMessage::NewAddress(address));
+        }
+        Ok(fresh)
     }
 }
 

@@ -24,15 +24,16 @@ const HOP_LIMIT: u8 = 255;
 /// The option "target link-layer address", and its length in units of eight bytes (RFC 4861, section 4.6.1).
 const TARGET_LINK_LAYER: [u8; 2] = [2, 1];
 
-/// A frame by which the hosts of a link learn that `address` is at `mac`.
+/// A frame by which the hosts of a link learn that `address` is at `mac`. With IPv6 it also says whether that
+/// is a router: hosts that have it for a gateway would take another if not.
 ///
 /// # Errors
 ///
 /// If the frame cannot be made.
-pub fn frame(address: IpAddr, mac: [u8; 6]) -> io::Result<Vec<u8>> {
+pub fn frame(address: IpAddr, mac: [u8; 6], is_router: bool) -> io::Result<Vec<u8>> {
     match address {
         IpAddr::V4(address) => gratuitous_arp(address, mac),
-        IpAddr::V6(address) => unsolicited_advertisement(address, mac),
+        IpAddr::V6(address) => unsolicited_advertisement(address, mac, is_router),
     }
 }
 
@@ -56,9 +57,13 @@ fn gratuitous_arp(address: Ipv4Addr, mac: [u8; 6]) -> io::Result<Vec<u8>> {
 }
 
 /// An advertisement that overrides what neighbours know (RFC 4861, section 7.2.6).
-fn unsolicited_advertisement(address: Ipv6Addr, mac: [u8; 6]) -> io::Result<Vec<u8>> {
+fn unsolicited_advertisement(
+    address: Ipv6Addr,
+    mac: [u8; 6],
+    is_router: bool,
+) -> io::Result<Vec<u8>> {
     let header = NeighborAdvertisementHeader {
-        router: false,
+        router: is_router,
         solicited: false,
         r#override: true,
     };
@@ -82,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_gratuitous_arp_asks_for_the_own_address() {
-        let frame = frame([192, 0, 2, 10].into(), MAC).unwrap();
+        let frame = frame([192, 0, 2, 10].into(), MAC, false).unwrap();
         let mut expected = vec![0xff; 6];
         expected.extend(MAC);
         expected.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
@@ -94,7 +99,9 @@ mod tests {
     #[test]
     fn an_unsolicited_advertisement_overrides() {
         let address: Ipv6Addr = "2001:db8::10".parse().unwrap();
-        let frame = frame(address.into(), MAC).unwrap();
+        let of_router = frame(address.into(), MAC, true).unwrap();
+        assert_eq!(of_router[58], 0xa0, "the flags of a router, and override");
+        let frame = frame(address.into(), MAC, false).unwrap();
         assert_eq!(frame[..6], [0x33, 0x33, 0, 0, 0, 1]);
         assert_eq!(frame[12..22], [0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255]);
         assert_eq!(frame[22..38], address.octets());

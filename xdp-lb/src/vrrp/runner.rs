@@ -480,7 +480,7 @@ async fn forward(
 /// Puts this thread before others, where that is allowed: a busy machine is not to look like a dead one. Not
 /// before all of them, as a real-time thread would be, which a flood of advertisements could have keep the
 /// kernel from forwarding packets.
-fn hurry() {
+pub(super) fn hurry() {
     const NICENESS: libc::c_int = -10;
     // SAFETY: a call without pointers; 0 is the calling thread.
     let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };

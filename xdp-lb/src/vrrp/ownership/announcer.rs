@@ -2,16 +2,18 @@
 
 use std::{
     collections::BTreeMap,
+    io,
+    net::IpAddr,
     num::NonZero,
     time::{Duration, Instant},
 };
 
 use tracing::debug;
 
-use super::plan::Desired;
+use super::{plan::Desired, settings};
 use crate::{
     netlink::LinkMap,
-    vrrp::{announce, link_socket::LinkSocket},
+    vrrp::{VirtualAddress, announce, link_socket::LinkSocket},
 };
 
 /// When, counted from the moment that an address has come.
@@ -35,6 +37,8 @@ struct Schedule {
     /// In the order of time.
     due: Vec<Instant>,
     last: Option<Instant>,
+    /// The MAC address that others know.
+    mac: Option<[u8; 6]>,
 }
 
 impl Announcer {
@@ -47,6 +51,15 @@ impl Announcer {
     /// They are gone.
     pub(super) fn end(&mut self, id: usize) {
         self.0.remove(&id);
+    }
+
+    /// This is the MAC address of a virtual router that has its addresses; the device may have got another.
+    pub(super) fn is_at(&mut self, id: usize, mac: [u8; 6], now: Instant) {
+        let schedule = self.0.entry(id).or_default();
+        let before = schedule.mac.replace(mac);
+        if before.is_some_and(|before| before != mac) {
+            self.begin(id, now);
+        }
     }
 
     /// Somebody may have heard otherwise.
@@ -64,9 +77,15 @@ impl Announcer {
         schedules.filter_map(|it| it.due.first().copied()).min()
     }
 
-    /// Sends what is due.
-    pub(super) fn send_due(&mut self, desired: &Desired, links: &LinkMap, now: Instant) {
-        for (id, schedule) in &mut self.0 {
+    /// Sends what is due, of the addresses that are here.
+    pub(super) fn send_due(
+        &mut self,
+        desired: &Desired,
+        links: &LinkMap,
+        is_held: &dyn Fn(usize, VirtualAddress) -> bool,
+        now: Instant,
+    ) {
+        for (&id, schedule) in &mut self.0 {
             let later = schedule.due.iter().position(|due| *due > now);
             let count = later.unwrap_or(schedule.due.len());
             if count == 0 {
@@ -74,26 +93,45 @@ impl Announcer {
             }
             schedule.due.drain(..count);
             schedule.last = Some(now);
-            if let Some((holding, _)) = desired.get(id)
-                && let Some(link) = links.get(&holding.interface)
-                && let Err(error) = send(holding, link)
-            {
-                debug!(interface = holding.interface, %error, "addresses are not announced");
+            let Some((holding, _)) = desired.get(&id) else {
+                continue;
+            };
+            if let (Some(link), Some(mac)) = (links.get(&holding.interface), schedule.mac) {
+                let addresses = holding.addresses.iter();
+                let here = addresses.filter(|&&address| is_held(id, address));
+                let sent = send(
+                    &holding.interface,
+                    link.ifindex,
+                    mac,
+                    here.map(|it| it.address),
+                );
+                if let Err(error) = sent {
+                    debug!(interface = holding.interface, %error, "addresses are not announced");
+                }
             }
         }
     }
 }
 
-fn send(holding: &super::Holding, link: &crate::netlink::Link) -> std::io::Result<()> {
-    let Some(ifindex) = NonZero::new(link.ifindex) else {
+/// Sends an announcement of each address; the last failure, if not all can be sent.
+fn send(
+    interface: &str,
+    ifindex: u32,
+    mac: [u8; 6],
+    addresses: impl Iterator<Item = IpAddr>,
+) -> io::Result<()> {
+    let Some(ifindex) = NonZero::new(ifindex) else {
         return Ok(());
     };
     let socket = LinkSocket::open(ifindex)?;
-    let mac = holding.mac().unwrap_or(link.mac);
-    for address in &holding.addresses {
-        socket.send(&announce::frame(address.address, mac)?)?;
+    let is_router = settings::is_router(interface);
+    let mut sent = Ok(());
+    for address in addresses {
+        let frame = announce::frame(address, mac, is_router)?;
+        // One that the queue has no room for says nothing of the next.
+        sent = socket.send(&frame).and(sent);
     }
-    Ok(())
+    sent
 }
 
 #[cfg(test)]
@@ -108,7 +146,7 @@ mod tests {
                 break;
             }
             times.push((due - begin).as_millis());
-            announcer.send_due(&Desired::new(), &LinkMap::default(), due);
+            announcer.send_due(&Desired::new(), &LinkMap::default(), &|_, _| true, due);
         }
         times
     }
@@ -128,6 +166,20 @@ mod tests {
         assert_eq!(times(&mut announcer, begin, 100), [0, 50]);
         announcer.end(1);
         assert_eq!(announcer.due(), None);
+    }
+
+    #[test]
+    fn another_mac_address_is_announced() {
+        let begin = Instant::now();
+        let mut announcer = Announcer::default();
+        announcer.begin(1, begin);
+        announcer.is_at(1, [2; 6], begin);
+        times(&mut announcer, begin, 60_000);
+        let later = begin + Duration::from_secs(60);
+        announcer.is_at(1, [2; 6], later);
+        assert_eq!(announcer.due(), None, "the same");
+        announcer.is_at(1, [4; 6], later);
+        assert_eq!(announcer.due(), Some(later));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What is to be done so that the interfaces have the addresses that they should. No I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,11 +32,36 @@ pub(super) struct Record {
     pub(super) devices: BTreeSet<String>,
 }
 
+impl Record {
+    /// Whether an address may be ours, with whatever prefix.
+    pub(super) fn has(&self, spot: &Spot) -> bool {
+        let with = |prefix| {
+            let mut other = spot.clone();
+            other.address.prefix = prefix;
+            other
+        };
+        let mut same = self.addresses.range(with(0)..=with(u8::MAX));
+        same.next().is_some()
+    }
+}
+
+/// A device with a virtual MAC address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Device {
+    pub(super) name: String,
+    /// The interface that it is on top of.
+    pub(super) parent: String,
+    pub(super) mac: [u8; 6],
+    pub(super) is_ipv6: bool,
+}
+
 /// A change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
-    /// Make the device of a virtual MAC address.
-    Make(usize),
+    /// Make a device, and switch it on.
+    Make(Device),
+    /// Switch a device on that is there.
+    SwitchOn(String),
     /// Add an address.
     Add(Spot),
     /// Take an address away.
@@ -41,22 +70,70 @@ pub(super) enum Step {
     Unmake(String),
 }
 
-/// Everything that is to be claimed as ours before it is touched: it is wanted, at some time, and is not
-/// there, so it is not somebody else's. `known` are those that have been looked at before.
-pub(super) fn claims(desired: &Desired, links: &LinkMap, known: &BTreeSet<Spot>) -> Record {
-    let mut record = Record::default();
-    for (holding, _) in desired.values() {
-        let device = holding.device();
-        for spot in holding.spots() {
-            if !known.contains(&spot) && !is_there(links, &spot) {
-                record.addresses.insert(spot);
-            }
-        }
-        if holding.virtual_mac {
-            record.devices.insert(device);
+impl Step {
+    /// The address that comes by it.
+    pub(super) fn added(&self) -> Option<&Spot> {
+        match self {
+            Self::Add(spot) => Some(spot),
+            _ => None,
         }
     }
-    record
+
+    /// Whether netlink has told of it.
+    pub(super) fn is_visible(&self, links: &LinkMap) -> bool {
+        match self {
+            Self::Make(device) => links.contains_key(&device.name),
+            Self::SwitchOn(device) => links.get(device).is_some_and(|link| link.is_running),
+            Self::Add(spot) => is_there(links, spot),
+            Self::Remove(spot) => !is_there_so(links, spot),
+            Self::Unmake(device) => !links.contains_key(device),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Make(Device { name, parent, .. }) => write!(f, "make {name} on {parent}"),
+            Self::SwitchOn(device) => write!(f, "switch {device} on"),
+            Self::Add(Spot { device, address }) => write!(f, "add {address} to {device}"),
+            Self::Remove(Spot { device, address }) => write!(f, "remove {address} from {device}"),
+            Self::Unmake(device) => write!(f, "remove {device}"),
+        }
+    }
+}
+
+/// What is to be claimed as ours before it is needed: it is wanted, at some time, and is not there, or is there
+/// by us. `known` are addresses that have been looked at before.
+pub(super) fn claims(
+    desired: &Desired,
+    record: &Record,
+    links: &LinkMap,
+    known: &BTreeSet<Spot>,
+) -> Record {
+    let mut claims = Record::default();
+    for (holding, _) in desired.values() {
+        let unknown = holding.spots().filter(|spot| !known.contains(spot));
+        let ours = unknown.filter(|spot| !is_there(links, spot) || record.has(spot));
+        claims.addresses.extend(ours);
+        claims
+            .devices
+            .extend(holding.own_device().map(|it| it.name));
+    }
+    claims
+}
+
+/// What is ours by these steps.
+pub(super) fn touched(steps: &[Step]) -> Record {
+    let mut touched = Record::default();
+    for step in steps {
+        match step {
+            Step::Add(spot) => drop(touched.addresses.insert(spot.clone())),
+            Step::Make(device) => drop(touched.devices.insert(device.name.clone())),
+            Step::SwitchOn(_) | Step::Remove(_) | Step::Unmake(_) => {}
+        }
+    }
+    touched
 }
 
 /// What is to be done next. `all_known`: every virtual router that there is has said what it wants.
@@ -66,222 +143,127 @@ pub(super) fn plan(
     links: &LinkMap,
     all_known: bool,
 ) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let (mut used, mut told_of) = (BTreeSet::new(), BTreeSet::new());
-    let mut used_devices = BTreeSet::new();
     // First what is to go: an address may be wanted on another device.
+    let mut steps = removals(desired, record, links, all_known);
+    let leaves = |device: &str, address: IpAddr, prefix| {
+        let address = VirtualAddress { address, prefix };
+        let device = device.to_owned();
+        steps.contains(&Step::Remove(Spot { device, address }))
+    };
+    let mut additions = Vec::new();
+    for (holding, wanted) in desired.values() {
+        if *wanted != Wanted::Held {
+            continue;
+        }
+        let is_running = |name: &str| links.get(name).map(|link| link.is_running);
+        if let Some(device) = holding.own_device() {
+            match is_running(&device.name) {
+                None => additions.push(Step::Make(device)),
+                Some(false) if is_running(&device.parent) == Some(true) => {
+                    additions.push(Step::SwitchOn(device.name));
+                }
+                Some(_) => {}
+            }
+        }
+        let is_missing = |spot: &Spot| {
+            let prefixes = prefixes(links, spot);
+            let mut stay =
+                prefixes.filter(|prefix| !leaves(&spot.device, spot.address.address, *prefix));
+            stay.next().is_none()
+        };
+        additions.extend(holding.spots().filter(is_missing).map(Step::Add));
+    }
+    steps.extend(additions);
+    steps
+}
+
+/// What is ours and not wanted where it is.
+fn removals(desired: &Desired, record: &Record, links: &LinkMap, all_known: bool) -> Vec<Step> {
+    let mut told_of = BTreeSet::new();
+    let (mut held, mut as_found) = (BTreeSet::new(), BTreeSet::new());
+    let (mut devices, mut used_devices) = (BTreeSet::new(), BTreeSet::new());
     for (holding, wanted) in desired.values() {
         told_of.extend(holding.spots());
-        if *wanted != Wanted::Released {
-            used.extend(holding.spots());
-            used_devices.insert(holding.device());
+        devices.insert(holding.device());
+        match wanted {
+            Wanted::Held => held.extend(holding.spots()),
+            // With the prefix that it was found with.
+            Wanted::AsFound => {
+                let places = holding.spots();
+                as_found.extend(places.map(|spot| (spot.device, spot.address.address)));
+            }
+            Wanted::Released => continue,
         }
+        used_devices.insert(holding.device());
     }
+    let mut steps = Vec::new();
     for spot in &record.addresses {
         let may_go = all_known || told_of.contains(spot);
-        if may_go && !used.contains(spot) && is_there(links, spot) {
+        let is_used =
+            held.contains(spot) || as_found.contains(&(spot.device.clone(), spot.address.address));
+        if may_go && !is_used && is_there_so(links, spot) {
             steps.push(Step::Remove(spot.clone()));
         }
     }
     for device in &record.devices {
-        let is_told_of = desired.values().any(|(it, _)| it.device() == *device);
-        if (all_known || is_told_of) && !used_devices.contains(device) && links.contains_key(device)
-        {
+        let may_go = all_known || devices.contains(device);
+        if may_go && !used_devices.contains(device) && links.contains_key(device) {
             steps.push(Step::Unmake(device.clone()));
         }
-    }
-    for (&id, (holding, wanted)) in desired {
-        if *wanted != Wanted::Held {
-            continue;
-        }
-        if holding.virtual_mac && !links.contains_key(&holding.device()) {
-            steps.push(Step::Make(id));
-        }
-        let missing = holding.spots().filter(|spot| !is_there(links, spot));
-        steps.extend(missing.map(Step::Add));
     }
     steps
 }
 
-/// What of the record can be forgotten: nobody wants it, and it is not there.
-pub(super) fn over(desired: &Desired, record: &Record, links: &LinkMap) -> Record {
-    let told_of: BTreeSet<Spot> = desired.values().flat_map(|(it, _)| it.spots()).collect();
-    let devices: BTreeSet<String> = desired
-        .values()
-        .filter(|(holding, _)| holding.virtual_mac)
-        .map(|(holding, _)| holding.device())
-        .collect();
-    let is_over = |spot: &&Spot| !told_of.contains(*spot) && !is_there(links, spot);
+/// What of the record can be forgotten: it is not there, and nobody wants it. What is released counts as wanted
+/// later, unless it `is_over`.
+pub(super) fn over(desired: &Desired, record: &Record, links: &LinkMap, is_over: bool) -> Record {
+    let wanted = || {
+        let wanted = desired.values();
+        wanted
+            .filter(|(_, wanted)| !is_over || *wanted != Wanted::Released)
+            .map(|(holding, _)| holding)
+    };
+    let spots: BTreeSet<Spot> = wanted().flat_map(Holding::spots).collect();
+    let devices: BTreeSet<String> = wanted().map(Holding::device).collect();
+    let is_gone = |spot: &&Spot| !spots.contains(*spot) && !is_there_so(links, spot);
     let is_unmade = |device: &&String| !devices.contains(*device) && !links.contains_key(*device);
     Record {
-        addresses: record.addresses.iter().filter(is_over).cloned().collect(),
+        addresses: record.addresses.iter().filter(is_gone).cloned().collect(),
         devices: record.devices.iter().filter(is_unmade).cloned().collect(),
     }
 }
 
+/// Why a device could not be made, if it could not.
+pub(super) fn error_of_device<'a>(
+    errors: &'a BTreeMap<Step, String>,
+    name: &str,
+) -> Option<&'a String> {
+    let is_about = |step: &Step| match step {
+        Step::Make(device) => device.name == name,
+        Step::SwitchOn(device) => device == name,
+        Step::Add(_) | Step::Remove(_) | Step::Unmake(_) => false,
+    };
+    let mut found = errors.iter().filter(|(step, _)| is_about(step));
+    found.next().map(|(_, error)| error)
+}
+
 /// Whether a device has an address, with whatever prefix.
 pub(super) fn is_there(links: &LinkMap, spot: &Spot) -> bool {
-    let link = links.get(&spot.device);
-    link.is_some_and(|link| {
-        let mut addresses = link.addresses.iter();
-        addresses.any(|known| known.address == spot.address.address)
-    })
+    prefixes(links, spot).next().is_some()
+}
+
+/// Whether a device has an address with the same prefix.
+fn is_there_so(links: &LinkMap, spot: &Spot) -> bool {
+    prefixes(links, spot).any(|prefix| prefix == spot.address.prefix)
+}
+
+/// The lengths of the prefixes that a device has an address with.
+fn prefixes<'a>(links: &'a LinkMap, spot: &'a Spot) -> impl Iterator<Item = u8> {
+    let addresses = links.get(&spot.device).map(|link| &link.addresses[..]);
+    let known = addresses.unwrap_or_default().iter();
+    let same = known.filter(|known| known.address == spot.address.address);
+    same.map(|known| known.prefix)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::netlink::{IfAddress, Link};
-
-    fn vip(last: u8) -> VirtualAddress {
-        VirtualAddress {
-            address: [192, 0, 2, last].into(),
-            prefix: 32,
-        }
-    }
-
-    fn holding(lasts: &[u8]) -> Holding {
-        Holding {
-            interface: "eth0".into(),
-            vrid: 51,
-            is_ipv6: false,
-            addresses: lasts.iter().map(|&last| vip(last)).collect(),
-            virtual_mac: false,
-        }
-    }
-
-    fn spot(last: u8) -> Spot {
-        Spot {
-            device: "eth0".into(),
-            address: vip(last),
-        }
-    }
-
-    fn record(lasts: &[u8]) -> Record {
-        Record {
-            addresses: lasts.iter().map(|&last| spot(last)).collect(),
-            devices: BTreeSet::new(),
-        }
-    }
-
-    fn links(devices: &[(&str, &[u8])]) -> LinkMap {
-        let links = devices.iter().zip(1..).map(|((name, lasts), ifindex)| {
-            let addresses = lasts.iter().map(|&last| IfAddress {
-                address: vip(last).address,
-                prefix: 24,
-                is_tentative: false,
-            });
-            let link = Link {
-                ifindex,
-                is_running: true,
-                mac: [2; 6],
-                addresses: addresses.collect(),
-            };
-            ((*name).to_owned(), link)
-        });
-        Arc::new(links.collect())
-    }
-
-    fn one(holding: Holding, wanted: Wanted) -> Desired {
-        [(1, (holding, wanted))].into()
-    }
-
-    #[test]
-    fn addresses_are_added_where_they_are_missing_and_removed_where_they_are_ours() {
-        let held = one(holding(&[10, 11]), Wanted::Held);
-        let ours = record(&[10, 11]);
-        let some = links(&[("eth0", &[10])]);
-        assert_eq!(plan(&held, &ours, &some, true), [Step::Add(spot(11))]);
-        let released = one(holding(&[10, 11]), Wanted::Released);
-        assert_eq!(
-            plan(&released, &ours, &some, true),
-            [Step::Remove(spot(10))]
-        );
-        // What is left of an earlier life stays until somebody decides.
-        let as_found = one(holding(&[10, 11]), Wanted::AsFound);
-        assert_eq!(plan(&as_found, &ours, &some, true), []);
-        assert_eq!(
-            plan(&held, &ours, &links(&[]), true).len(),
-            2,
-            "tried until it works"
-        );
-    }
-
-    #[test]
-    fn what_was_there_before_us_is_nobodys_but_its_owners() {
-        let desired = one(holding(&[10, 11]), Wanted::AsFound);
-        let there = links(&[("eth0", &[10])]);
-        let claimed = claims(&desired, &there, &BTreeSet::new());
-        assert_eq!(claimed, record(&[11]));
-        let released = one(holding(&[10, 11]), Wanted::Released);
-        assert_eq!(plan(&released, &claimed, &there, true), []);
-        // Looked at once is enough: it may be taken away and put back by others.
-        let known = [spot(10), spot(11)].into();
-        assert_eq!(
-            claims(&desired, &links(&[("eth0", &[])]), &known),
-            record(&[])
-        );
-    }
-
-    #[test]
-    fn what_nobody_wants_any_more_goes_once_everybody_has_spoken() {
-        let ours = record(&[10, 11]);
-        let there = links(&[("eth0", &[10, 11])]);
-        let desired = one(holding(&[10]), Wanted::Held);
-        assert_eq!(plan(&desired, &ours, &there, false), []);
-        assert_eq!(
-            plan(&desired, &ours, &there, true),
-            [Step::Remove(spot(11))]
-        );
-        assert_eq!(over(&desired, &ours, &there), record(&[]));
-        let gone = links(&[("eth0", &[10])]);
-        assert_eq!(over(&desired, &ours, &gone), record(&[11]));
-        assert_eq!(over(&Desired::new(), &ours, &links(&[])), ours);
-    }
-
-    #[test]
-    fn an_address_that_another_wants_stays() {
-        let desired: Desired = [
-            (1, (holding(&[10]), Wanted::Released)),
-            (2, (holding(&[10]), Wanted::Held)),
-        ]
-        .into();
-        let there = links(&[("eth0", &[10])]);
-        assert_eq!(plan(&desired, &record(&[10]), &there, true), []);
-    }
-
-    #[test]
-    fn a_virtual_mac_has_a_device() {
-        let with_mac = Holding {
-            virtual_mac: true,
-            ..holding(&[10])
-        };
-        let device = with_mac.device();
-        let on_device = Spot {
-            device: device.clone(),
-            address: vip(10),
-        };
-        let held = one(with_mac.clone(), Wanted::Held);
-        let none = links(&[("eth0", &[])]);
-        let claimed = claims(&held, &none, &BTreeSet::new());
-        assert!(claimed.devices.contains(&device) && claimed.addresses.contains(&on_device));
-        assert_eq!(
-            plan(&held, &claimed, &none, true),
-            [Step::Make(1), Step::Add(on_device.clone())]
-        );
-        let made = links(&[("eth0", &[]), (&device, &[10])]);
-        assert_eq!(plan(&held, &claimed, &made, true), []);
-        let released = one(with_mac, Wanted::Released);
-        assert_eq!(
-            plan(&released, &claimed, &made, true),
-            [Step::Remove(on_device), Step::Unmake(device)]
-        );
-        // It has no virtual MAC any more: the address moves to the interface.
-        let without = one(holding(&[10]), Wanted::Held);
-        let steps = plan(&without, &claimed, &made, true);
-        assert_eq!(steps.last(), Some(&Step::Add(spot(10))));
-        assert_eq!(steps.len(), 3);
-    }
-}
+mod tests;
