@@ -18,7 +18,10 @@ pub const HOPS: u8 = 255;
 const VERSION: u8 = 3;
 
 /// The only type of packet.
-const ADVERTISEMENT: u8 = 1;
+const TYPE: u8 = 1;
+
+/// Version and type, in the first byte.
+pub(super) const ADVERTISEMENT: u8 = VERSION << 4 | TYPE;
 
 /// Bytes in front of the addresses.
 const HEADER: usize = 8;
@@ -131,7 +134,7 @@ impl Advertisement {
         let count = u8::try_from(addresses.len()).unwrap_or(u8::MAX);
         let [high, low] = self.interval.0.to_be_bytes();
         let mut bytes = vec![
-            VERSION << 4 | ADVERTISEMENT,
+            ADVERTISEMENT,
             self.vrid,
             self.priority,
             count,
@@ -173,7 +176,7 @@ impl Advertisement {
         if kind >> 4 != VERSION {
             return Err(Malformed::Version);
         }
-        if kind & 0xf != ADVERTISEMENT {
+        if kind & 0xf != TYPE {
             return Err(Malformed::Type);
         }
         let size = if source.is_ipv4() { 4 } else { 16 };

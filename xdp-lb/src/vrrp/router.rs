@@ -192,6 +192,16 @@ impl Router {
         })
     }
 
+    /// Whom it hears; empty: anybody.
+    pub(super) fn sources(&self) -> &[IpAddr] {
+        let entry = &self.entry;
+        if entry.allow_from.is_empty() {
+            &entry.peers
+        } else {
+            &entry.allow_from
+        }
+    }
+
     fn peers(&self) -> impl Iterator<Item = IpAddr> {
         let peers = self.entry.peers.iter().copied();
         peers.filter(|peer| peer.is_ipv6() == self.is_ipv6)
@@ -278,11 +288,7 @@ impl Router {
         let advertisement = Advertisement::parse(message, *hops, *source, *destination)
             .map_err(count_of_malformed)?;
         let entry = &self.entry;
-        let allowed = if entry.allow_from.is_empty() {
-            &entry.peers
-        } else {
-            &entry.allow_from
-        };
+        let allowed = self.sources();
         let is_allowed = allowed.is_empty() || allowed.contains(source);
         let is_near = match source {
             IpAddr::V6(source) if entry.peers.is_empty() => source.is_unicast_link_local(),

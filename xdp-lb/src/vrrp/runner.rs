@@ -1,7 +1,7 @@
 //! The thread that VRRP runs on: nothing else keeps it from advertising in time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
     num::NonZero,
@@ -25,7 +25,7 @@ use super::{
     counters::Count,
     gateways::Gateways,
     ownership::Ownership,
-    receiver::{Received, Receiver},
+    receiver::{Choice, Received, Receiver},
     report,
     team::{Team, World},
     view::VrrpView,
@@ -78,6 +78,24 @@ struct Arrived {
     received: Received,
 }
 
+/// What is listened for.
+#[derive(Debug, PartialEq, Eq)]
+struct Listening {
+    ifindex: u32,
+    /// Whom virtual routers hear; None: anybody.
+    sources: Option<BTreeSet<IpAddr>>,
+}
+
+impl Listening {
+    /// One more virtual router hears these; nobody in particular, if there are none.
+    fn allow(&mut self, sources: &[IpAddr]) {
+        match &mut self.sources {
+            Some(all) if !sources.is_empty() => all.extend(sources),
+            all => *all = None,
+        }
+    }
+}
+
 /// Somebody who waits until others have taken over.
 struct Leaving {
     until: Instant,
@@ -97,8 +115,8 @@ pub(super) struct Runner {
     adjustments: Adjustments,
     gateways: Gateways,
     teams: Vec<Team>,
-    /// By interface and family: the interface's number, and the task that receives.
-    receivers: BTreeMap<(Arc<str>, bool), (u32, JoinHandle<()>)>,
+    /// By interface and family: what they listen for, and the tasks that receive.
+    receivers: BTreeMap<(Arc<str>, bool), (Listening, [JoinHandle<()>; 2])>,
     all_vips: BTreeSet<IpAddr>,
     /// The addresses of this host.
     own: BTreeSet<IpAddr>,
@@ -221,9 +239,15 @@ impl Runner {
         if self.pulse.has_turned(HANGS) || self.teams.iter().any(reconsiders) {
             self.consider(now);
         }
-        let has_gone =
-            |leaving: &Leaving| now >= leaving.until || self.teams.iter().all(Team::has_successor);
-        if let Some(leaving) = self.leaving.take_if(|leaving| has_gone(leaving)) {
+        if let Some(leaving) = &mut self.leaving
+            && !leaving.has_successor
+            && self.teams.iter().all(Team::has_successor)
+        {
+            // It says so before it has the addresses, and before others have heard of that.
+            leaving.has_successor = true;
+            leaving.until = leaving.until.min(now + SETTLES);
+        }
+        if let Some(leaving) = self.leaving.take_if(|leaving| leaving.until <= now) {
             // Who has asked may have gone meanwhile.
             let _ = leaving.reply.send(());
         }
@@ -327,33 +351,46 @@ impl Runner {
 
     /// Receives by the interfaces that virtual routers are on, and by no others.
     fn listen(&mut self, links: &LinkMap) {
-        let routers = self.teams.iter().flat_map(|team| &team.routers);
-        let wanted: HashMap<(Arc<str>, bool), u32> = routers
-            .filter_map(|router| {
-                let interface = &router.entry.interface;
-                let link = links.get(interface)?;
-                Some(((Arc::from(&**interface), router.is_ipv6), link.ifindex))
-            })
-            .collect();
-        self.receivers.retain(|key, (ifindex, task)| {
-            let goes_on = wanted.get(key) == Some(&*ifindex) && !task.is_finished();
+        let mut wanted: BTreeMap<(Arc<str>, bool), Listening> = BTreeMap::new();
+        for router in self.teams.iter().flat_map(|team| &team.routers) {
+            let interface = &router.entry.interface;
+            if let Some(link) = links.get(interface) {
+                let key = (Arc::from(&**interface), router.is_ipv6);
+                let listening = wanted.entry(key).or_insert(Listening {
+                    ifindex: link.ifindex,
+                    sources: Some(BTreeSet::new()),
+                });
+                listening.allow(router.sources());
+            }
+        }
+        self.receivers.retain(|key, (listening, tasks)| {
+            let is_over = tasks.iter().any(JoinHandle::is_finished);
+            let goes_on = wanted.get(key) == Some(listening) && !is_over;
             if !goes_on {
-                task.abort();
+                tasks.iter().for_each(JoinHandle::abort);
             }
             goes_on
         });
-        for (key, ifindex) in wanted {
+        for (key, listening) in wanted {
             if self.receivers.contains_key(&key) {
                 continue;
             }
-            match NonZero::new(ifindex).map(|index| Receiver::open(&key.0, index, key.1)) {
-                Some(Ok(receiver)) => {
-                    let task = tokio::spawn(forward(receiver, key.clone(), self.arrived.clone()));
-                    self.receivers.insert(key, (ifindex, task));
+            let Some(ifindex) = NonZero::new(listening.ifindex) else {
+                continue;
+            };
+            let open = |choice| Receiver::open(&key.0, ifindex, key.1, choice);
+            let sources = listening.sources.as_ref();
+            match open(Choice::Plausible(sources))
+                .and_then(|plausible| Ok([plausible, open(Choice::Odd(sources))?]))
+            {
+                Ok(receivers) => {
+                    let tasks = receivers.map(|receiver| {
+                        tokio::spawn(forward(receiver, key.clone(), self.arrived.clone()))
+                    });
+                    self.receivers.insert(key, (listening, tasks));
                 }
                 // An interface that goes away meanwhile is told of by netlink.
-                Some(Err(error)) => warn!(interface = %key.0, %error, "cannot hear advertisements"),
-                None => {}
+                Err(error) => warn!(interface = %key.0, %error, "cannot hear advertisements"),
             }
         }
     }
