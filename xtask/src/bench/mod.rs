@@ -4,6 +4,7 @@
 //! `xdp-lb-bench`, which runs as root and knows nothing of files: what it finds comes as a [`report`].
 
 mod docs;
+mod failover;
 mod health;
 pub mod report;
 pub mod table;
@@ -27,7 +28,7 @@ const PACKAGE: &str = "xdp-lb-bench";
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
     /// Parts of benchmark names (maglev, l2/ipv4/flows); all benchmarks when there is none. `health`
-    /// alone measures health checks.
+    /// alone measures health checks, `failover` alone how long nobody forwards when a director dies.
     filters: Vec<String>,
     /// Measure little: shows that it works, the figures mean nothing.
     #[arg(long)]
@@ -36,7 +37,7 @@ pub struct Options {
     /// not given.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// The daemon whose health checks are measured [default: built first].
+    /// The daemon that `health` and `failover` measure [default: built first].
     #[arg(long, value_name = "FILE")]
     bin: Option<PathBuf>,
     /// Put the table into docs/performance.md.
@@ -50,8 +51,10 @@ pub struct Options {
 ///
 /// If setup, the build or a benchmark fails.
 pub fn run(options: &Options) -> Result<()> {
-    if options.filters == ["health"] {
-        return health_checks(options);
+    match options.filters.as_slice() {
+        [only] if only == "health" => return daemon(options, health::run),
+        [only] if only == "failover" => return daemon(options, failover::run),
+        _ => {}
     }
     setup::run()?;
     lookup_tables(options)?;
@@ -68,14 +71,14 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds, becomes root where needed, and measures health checks.
-fn health_checks(options: &Options) -> Result<()> {
+/// Builds, becomes root where needed, and measures the daemon at work.
+fn daemon(options: &Options, measure: fn(&Path, bool) -> Result<()>) -> Result<()> {
     let program = match &options.bin {
         Some(program) => program.clone(),
         None => build::run(Profile::Release)?.binary,
     };
     if root::is_root() {
-        return health::run(&program, options.quick);
+        return measure(&program, options.quick);
     }
     // Once more, with what was built: cargo must not run as root for another user.
     let this = env::current_exe().context("cannot find the path of this program")?;
@@ -85,10 +88,7 @@ fn health_checks(options: &Options) -> Result<()> {
         .arg("--bin")
         .arg(program);
     let status = command.status().context("cannot run sudo")?;
-    ensure!(
-        status.success(),
-        "the benchmark of health checks failed; see above"
-    );
+    ensure!(status.success(), "the benchmark failed; see above");
     Ok(())
 }
 

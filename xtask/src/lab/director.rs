@@ -1,6 +1,7 @@
 //! The daemon under test: `xdp-lb run` on a director, and its command line.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::sync::Arc;
@@ -139,6 +140,16 @@ impl Director {
             .context("the daemon is stopped already")?;
         let outcome = process.terminate(STOP_PATIENCE);
         outcome.map_err(|error| anyhow!("{error:#}; {}", process.log_tail()))
+    }
+
+    /// Removes what is pinned, and with it the data plane, as a boot does; the daemon is not to run.
+    pub fn unpin(&self) -> Result<()> {
+        let remove = || match fs::remove_dir_all(PIN_DIR) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done,
+        };
+        let removed = self.host.run(remove);
+        removed.with_context(|| format!("cannot remove {PIN_DIR} on {}", self.host.name()))
     }
 
     /// Starts the daemon again, with another binary from now on.

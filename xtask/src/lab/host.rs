@@ -120,6 +120,40 @@ impl Host {
         written.with_context(|| format!("cannot write to ip on {}", self.name()))
     }
 
+    /// Takes away the addresses that somebody has given its interfaces since the lab was built, and the
+    /// interfaces on top of them.
+    pub fn drop_other_addresses(&self) -> Result<()> {
+        let mut script = String::new();
+        for link in self.links()? {
+            let Some(interface) = self.interfaces.iter().find(|it| it.name == link.ifname) else {
+                if link.link.is_some() {
+                    script += &format!("link del {}\n", link.ifname);
+                }
+                continue;
+            };
+            for Address { local, prefixlen } in link.addr_info {
+                let is_link_local = matches!(local, IpAddr::V6(it) if it.is_unicast_link_local());
+                let is_own = local == interface.v4 || local == interface.v6 || is_link_local;
+                if !is_own {
+                    script += &format!("addr del {local}/{prefixlen} dev {}\n", link.ifname);
+                }
+            }
+        }
+        self.ip_batch(&script)
+    }
+
+    /// Whether one of its interfaces has an address.
+    pub fn has_address(&self, address: IpAddr) -> Result<bool> {
+        let links = self.links()?;
+        let mut all = links.iter().flat_map(|link| &link.addr_info);
+        Ok(all.any(|it| it.local == address))
+    }
+
+    fn links(&self) -> Result<Vec<Link>> {
+        let shown = self.ip(&["-json", "address", "show"])?;
+        serde_json::from_str(&shown).with_context(|| format!("ip printed no addresses: {shown}"))
+    }
+
     /// Switches offloads of an interface: pairs of a feature and `on` or `off`, as ethtool has it.
     pub fn offloads(&self, interface: &str, features: &[&str]) -> Result<()> {
         let mut command = Tools::new()?.command("ethtool")?;
@@ -173,6 +207,22 @@ impl Host {
             .with_context(|| format!("cannot read {file} of {interface} on {}", self.name()))?;
         Ok(text.trim().to_owned())
     }
+}
+
+/// An interface as `ip -json` shows it.
+#[derive(Deserialize)]
+struct Link {
+    ifname: String,
+    /// The interface that it is on top of.
+    #[serde(default)]
+    link: Option<String>,
+    addr_info: Vec<Address>,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    local: IpAddr,
+    prefixlen: u8,
 }
 
 /// A MAC address as `ip` prints it.

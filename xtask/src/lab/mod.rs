@@ -12,7 +12,7 @@
 //! | [`servers`], [`dns`], [`client`], [`download`] | HTTP and DNS, on the backends and from the client |
 //! | [`gap`], [`held`] | what clients notice of a failover |
 //! | [`flood`], [`tally`], `packet_socket` | frames made by hand, and frames counted |
-//! | [`director`] | the daemon under test |
+//! | [`director`], `power` | the daemon under test, and machines that die and boot |
 //! | [`keepalived`] | another router, to fail over with |
 //! | [`registry`], [`keeper`], [`cli`] | `cargo xtask lab` |
 //!
@@ -34,6 +34,7 @@ pub mod keeper;
 pub mod namespace;
 mod packet_socket;
 mod ping;
+mod power;
 pub mod process;
 pub mod registry;
 pub mod servers;
