@@ -1,10 +1,9 @@
 //! The thread that VRRP runs on: nothing else keeps it from advertising in time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
     net::IpAddr,
-    num::NonZero,
     path::Path,
     sync::Arc,
     thread,
@@ -14,7 +13,6 @@ use std::{
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
     time::{sleep, sleep_until},
 };
 use tracing::{debug, warn};
@@ -24,8 +22,8 @@ use super::{
     adjust::{Adjustments, Change},
     counters::Count,
     gateways::Gateways,
+    listeners::{Arrived, Listeners, QUEUE},
     ownership::Ownership,
-    receiver::{Choice, Received, Receiver},
     report,
     team::{Team, World},
     view::VrrpView,
@@ -35,9 +33,6 @@ use crate::{
     director::ChangeError,
     netlink::{self, LinkMap},
 };
-
-/// Packets that may wait to be looked at; more wait in the kernel, which drops those it has no room for.
-const QUEUE: usize = 64;
 
 /// How long the director's task may say nothing before it is taken to hang: longer than the largest tables
 /// take to be built.
@@ -71,31 +66,6 @@ pub(super) enum Command {
     },
 }
 
-/// A packet, and where it came in.
-struct Arrived {
-    interface: Arc<str>,
-    is_ipv6: bool,
-    received: Received,
-}
-
-/// What is listened for.
-#[derive(Debug, PartialEq, Eq)]
-struct Listening {
-    ifindex: u32,
-    /// Whom virtual routers hear; None: anybody.
-    sources: Option<BTreeSet<IpAddr>>,
-}
-
-impl Listening {
-    /// One more virtual router hears these; nobody in particular, if there are none.
-    fn allow(&mut self, sources: &[IpAddr]) {
-        match &mut self.sources {
-            Some(all) if !sources.is_empty() => all.extend(sources),
-            all => *all = None,
-        }
-    }
-}
-
 /// Somebody who waits until others have taken over.
 struct Leaving {
     until: Instant,
@@ -107,7 +77,6 @@ struct Leaving {
 pub(super) struct Runner {
     commands: mpsc::UnboundedReceiver<Command>,
     packets: mpsc::Receiver<Arrived>,
-    arrived: mpsc::Sender<Arrived>,
     links: watch::Receiver<LinkMap>,
     shares: watch::Receiver<Shares>,
     pulse: Arc<Pulse>,
@@ -115,8 +84,7 @@ pub(super) struct Runner {
     adjustments: Adjustments,
     gateways: Gateways,
     teams: Vec<Team>,
-    /// By interface and family: what they listen for, and the tasks that receive.
-    receivers: BTreeMap<(Arc<str>, bool), (Listening, [JoinHandle<()>; 2])>,
+    listeners: Listeners,
     all_vips: BTreeSet<IpAddr>,
     /// The addresses of this host.
     own: BTreeSet<IpAddr>,
@@ -147,7 +115,6 @@ impl Runner {
             Self {
                 commands,
                 packets,
-                arrived,
                 links: links.clone(),
                 shares,
                 pulse,
@@ -155,7 +122,7 @@ impl Runner {
                 adjustments: Adjustments::load(state)?,
                 gateways: Gateways::default(),
                 teams: Vec::new(),
-                receivers: BTreeMap::new(),
+                listeners: Listeners::new(arrived),
                 all_vips: BTreeSet::new(),
                 own: BTreeSet::new(),
                 next_id: 0,
@@ -330,7 +297,8 @@ impl Runner {
         let shares = Arc::clone(&self.shares.borrow_and_update());
         let addresses = links.values().flat_map(|link| &link.addresses);
         self.own = addresses.map(|known| known.address).collect();
-        self.listen(&links);
+        let routers = self.teams.iter().flat_map(|team| &team.routers);
+        self.listeners.listen_for(routers, &links);
         if self.has_left {
             return;
         }
@@ -346,52 +314,6 @@ impl Runner {
         };
         for team in &mut self.teams {
             team.consider(&world, &self.ownership, now);
-        }
-    }
-
-    /// Receives by the interfaces that virtual routers are on, and by no others.
-    fn listen(&mut self, links: &LinkMap) {
-        let mut wanted: BTreeMap<(Arc<str>, bool), Listening> = BTreeMap::new();
-        for router in self.teams.iter().flat_map(|team| &team.routers) {
-            let interface = &router.entry.interface;
-            if let Some(link) = links.get(interface) {
-                let key = (Arc::from(&**interface), router.is_ipv6);
-                let listening = wanted.entry(key).or_insert(Listening {
-                    ifindex: link.ifindex,
-                    sources: Some(BTreeSet::new()),
-                });
-                listening.allow(router.sources());
-            }
-        }
-        self.receivers.retain(|key, (listening, tasks)| {
-            let is_over = tasks.iter().any(JoinHandle::is_finished);
-            let goes_on = wanted.get(key) == Some(listening) && !is_over;
-            if !goes_on {
-                tasks.iter().for_each(JoinHandle::abort);
-            }
-            goes_on
-        });
-        for (key, listening) in wanted {
-            if self.receivers.contains_key(&key) {
-                continue;
-            }
-            let Some(ifindex) = NonZero::new(listening.ifindex) else {
-                continue;
-            };
-            let open = |choice| Receiver::open(&key.0, ifindex, key.1, choice);
-            let sources = listening.sources.as_ref();
-            match open(Choice::Plausible(sources))
-                .and_then(|plausible| Ok([plausible, open(Choice::Odd(sources))?]))
-            {
-                Ok(receivers) => {
-                    let tasks = receivers.map(|receiver| {
-                        tokio::spawn(forward(receiver, key.clone(), self.arrived.clone()))
-                    });
-                    self.receivers.insert(key, (listening, tasks));
-                }
-                // An interface that goes away meanwhile is told of by netlink.
-                Err(error) => warn!(interface = %key.0, %error, "cannot hear advertisements"),
-            }
         }
     }
 
@@ -485,33 +407,6 @@ fn next_ids(next: &mut usize) -> impl Iterator<Item = usize> {
         *next += 1;
         *next
     })
-}
-
-/// Hands on what comes in, until the interface goes or the runner ends.
-async fn forward(
-    receiver: Receiver,
-    (interface, is_ipv6): (Arc<str>, bool),
-    to: mpsc::Sender<Arrived>,
-) {
-    loop {
-        match receiver.receive().await {
-            Ok(received) => {
-                let arrived = Arrived {
-                    interface: Arc::clone(&interface),
-                    is_ipv6,
-                    received,
-                };
-                if to.send(arrived).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                // "Network is down" is said once, when the interface goes down.
-                debug!(%interface, %error, "receiving advertisements");
-                sleep(Duration::from_millis(10)).await;
-            }
-        }
-    }
 }
 
 /// Puts this thread before others, where that is allowed: a busy machine is not to look like a dead one. Not
