@@ -77,8 +77,9 @@ impl Editor {
     ///
     /// If the kernel refuses, say because it has no macvlan.
     pub async fn add_macvlan(&self, name: &str, parent: u32, mac: [u8; 6]) -> io::Result<()> {
-        // Nobody on this host is to be reached by it but this host itself.
-        let message = LinkMacVlan::new(name, parent, MacVlanMode::Private)
+        // What another host sends from this MAC address gets to the parent as well: the advertisements of a router
+        // that has taken over come so. A private device would keep them to itself.
+        let message = LinkMacVlan::new(name, parent, MacVlanMode::Vepa)
             .address(mac.to_vec())
             .build();
         allow(self.0.link().add(message).execute().await, libc::EEXIST)

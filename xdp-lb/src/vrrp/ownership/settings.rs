@@ -14,6 +14,8 @@ pub(super) fn tell_apart(device: &str, parent: &str, is_ipv6: bool) {
     set(&format!("ipv6/conf/{device}/disable_ipv6"), is_off);
     set(&format!("ipv4/conf/{device}/arp_ignore"), "1");
     set(&format!("ipv4/conf/{parent}/arp_ignore"), "1");
+    // Who asks in the name of a VIP tells neighbours that it is at the parent's MAC address.
+    set(&format!("ipv4/conf/{parent}/arp_announce"), "2");
     // Answers leave by the parent. Not "0": of this and the value for all devices, the larger one counts.
     set(&format!("ipv4/conf/{device}/rp_filter"), "2");
 }
