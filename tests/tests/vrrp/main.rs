@@ -1,5 +1,6 @@
 //! VRRP: two directors, and who of them has the VIPs.
 
+mod decoded;
 mod dying;
 mod failover;
 mod hostile;
