@@ -22,7 +22,7 @@ const BACKENDS: usize = 2;
 /// Milliseconds between advertisements.
 const INTERVALS: [u32; 2] = [100, 10];
 /// Of the two directors; the first one has the VIP while it is there.
-const PRIORITIES: [u8; 2] = [200, 100];
+const PRIORITIES: [u8; 2] = [250, 240];
 const VRID: u8 = 51;
 /// Where the backends send datagrams back.
 const ECHO_PORT: u16 = 7;

@@ -5,7 +5,9 @@
 
 mod changes;
 mod crash;
+mod failover;
 mod failure;
+mod interrupt;
 mod picture;
 mod screen;
 mod speed;
@@ -20,6 +22,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use self::interrupt::Interrupt;
 use self::screen::Screen;
 use self::stage::Stage;
 use crate::build::{self, Profile};
@@ -44,8 +47,9 @@ pub fn run(args: DemoArgs) -> Result<ExitCode> {
     }
     let begun = Instant::now();
     let screen = Screen::new();
+    let interrupt = Interrupt::new()?;
     let stage = screen.work("building the lab and starting nginx and the daemon", || {
-        Stage::new(&program)
+        Stage::new(&program, &interrupt)
     })?;
     picture::show(&screen, &stage);
     traffic::show(&screen, &stage)?;
@@ -54,6 +58,7 @@ pub fn run(args: DemoArgs) -> Result<ExitCode> {
     failure::show(&screen, &mut stage)?;
     speed::show(&screen, &stage)?;
     screen.work("taking the lab away", || stage.end())?;
+    failover::show(&screen, &program, &interrupt)?;
     screen.end(begun.elapsed());
     Ok(ExitCode::SUCCESS)
 }

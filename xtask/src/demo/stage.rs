@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::interrupt::Interrupt;
 use crate::lab::{Client, Director, HttpServer, Lab, LabConfig, wait_for};
 
 /// The weights of the backends that the config names; one more stands by.
@@ -29,9 +26,9 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new(program: &Path) -> Result<Self> {
+    pub(super) fn new(program: &Path, interrupt: &Interrupt) -> Result<Self> {
         let lab = Lab::new(LabConfig::with_backends(WEIGHTS.len() + 1))?;
-        clean_up_when_interrupted(lab.dir().to_owned())?;
+        interrupt.removes(lab.dir());
         let servers = lab.start_all_http()?;
         let director = lab.start_director(program, &config(lab.vip()))?;
         let stage = Self {
@@ -143,33 +140,4 @@ fn config(vip: Ipv4Addr) -> String {
         let _ = writeln!(yaml, "      - {{ address: {address}, weight: {weight} }}");
     }
     yaml
-}
-
-/// Ctrl-C ends this process, and the kernel takes the namespaces; the folder is left to do.
-fn clean_up_when_interrupted(dir: PathBuf) -> Result<()> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let (mut interrupt, mut terminate) = {
-        let _inside = runtime.enter();
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
-    };
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            });
-            // It may be gone already, when the demo is about to end.
-            let _ = fs::remove_dir_all(dir);
-            eprintln!("\ninterrupted; the lab is gone");
-            std::process::exit(130);
-        })?;
-    Ok(())
 }
