@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use xdp_lb::vrrp::counters::Count;
 use xdp_lb_common::counters::{Counter, decap};
 
 fn root() -> PathBuf {
@@ -85,6 +86,10 @@ fn the_documentation_lists_every_counter_with_its_meaning() {
     let row = |name, kind, text| format!("| `{name}` | {kind} | {text} |");
     for counter in Counter::ALL {
         let row = row(counter.name(), counter.kind().name(), counter.text());
+        assert!(director.contains(&row), "docs/metrics.md lacks: {row}");
+    }
+    for count in Count::ALL {
+        let row = format!("| `{}` | {} |", count.name(), count.text());
         assert!(director.contains(&row), "docs/metrics.md lacks: {row}");
     }
     for counter in decap::Counter::ALL {
