@@ -6,6 +6,7 @@ pub mod build;
 pub mod cargo;
 mod child;
 pub mod demo;
+pub mod fuzz;
 pub mod lab;
 pub mod paths;
 pub mod root;

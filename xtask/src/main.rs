@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::build::{self, Profile};
 use xtask::setup::{kernels, vm::Update};
-use xtask::{bench, demo, lab, root, setup, test, vm};
+use xtask::{bench, demo, fuzz, lab, root, setup, test, vm};
 
 /// Work on xdp-lb: set a machine up, build, test.
 #[derive(Parser)]
@@ -51,7 +51,9 @@ enum Task {
     },
     /// Measure how long things take on this machine: lookup tables, and the XDP program per packet.
     Bench(bench::Options),
-    /// Show on real traffic in network namespaces what xdp-lb does; takes about half a minute.
+    /// Feed parsers what libFuzzer thinks up; takes a C++ compiler.
+    Fuzz(fuzz::FuzzArgs),
+    /// Show on real traffic in network namespaces what xdp-lb does; takes about a minute.
     Demo(demo::DemoArgs),
     /// Make network namespaces with a client, a router, directors and backends, and work in them.
     Lab(lab::cli::LabArgs),
@@ -99,6 +101,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Bench(options) => bench::run(&options)?,
+        Task::Fuzz(arguments) => return fuzz::run(&arguments),
         Task::Demo(arguments) => return demo::run(arguments),
         Task::Lab(arguments) => {
             root::ensure("a lab is made of network namespaces")?;

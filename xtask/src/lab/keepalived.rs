@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 
 use super::host::Host;
 use super::process::{Process, wait_for};
@@ -128,10 +129,11 @@ impl Keepalived {
     pub fn kill(&mut self) -> Result<()> {
         let process = self.process.take();
         let mut process = process.context("keepalived is stopped already")?;
-        // The parent would start the child anew, and tell others when it ends itself.
-        process.kill()?;
+        // The parent would start the child anew, and the child would leave cleanly when its parent ends.
+        process.signal(Signal::SIGSTOP)?;
         let child = fs::read_to_string(self.dir.join("vrrp.pid"))?;
-        super::process::kill(child.trim().parse()?)
+        super::process::kill(child.trim().parse()?)?;
+        process.kill().map(drop)
     }
 }
 
