@@ -64,6 +64,7 @@ fn files_stay_under_500_lines() {
         "ebpf-build",
         "bench",
         "bench-ebpf",
+        "fuzz",
         "xtask",
         "tests",
     ] {
