@@ -97,7 +97,9 @@ pub(super) fn run(program: &Path, is_quick: bool) -> Result<()> {
                 eprintln!("run {run} of {runs}: {name}, advertisements every {interval} ms");
                 let mut pair = Pair::new(program, mover, interval)?;
                 for event in Event::ALL {
-                    let gap = pair.measure(event);
+                    // Deaths are spread over the time between two advertisements.
+                    let phase = Duration::from_millis(interval.into()) * run / runs;
+                    let gap = pair.measure(event, phase);
                     let gap = gap.with_context(|| format!("{name}: {}", event.name()))?;
                     gaps.entry((interval, event, mover)).or_default().push(gap);
                 }
@@ -246,11 +248,11 @@ impl Pair {
     }
 
     /// The longest gap while something happens.
-    fn measure(&mut self, event: Event) -> Result<Duration> {
+    fn measure(&mut self, event: Event, phase: Duration) -> Result<Duration> {
         let to = (self.vip, ECHO_PORT).into();
         let meter = Meter::start(self.lab.host("client"), to)?;
         wait_until_answered(&meter)?;
-        thread::sleep(CALM);
+        thread::sleep(CALM + phase);
         let first = &mut self.nodes[0];
         match event {
             Event::Nothing => {}

@@ -18,8 +18,10 @@ pub const UNSUPPORTED: &str = "UNSUPPORTED: ";
 pub struct Totals {
     /// Ran, and held.
     pub passed: usize,
-    /// Names of those that did not hold.
+    /// Names of those that did not hold, and neither at the second try if there was one.
     pub failed: Vec<String>,
+    /// Of those that passed: names of the ones that did not at first.
+    pub repeated: Vec<String>,
     /// Names and reasons of those that could not run here.
     pub skipped: Vec<(String, String)>,
     /// Names and reasons of those that this kernel cannot run.
@@ -32,6 +34,7 @@ impl AddAssign for Totals {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed.extend(other.failed);
+        self.repeated.extend(other.repeated);
         self.skipped.extend(other.skipped);
         self.unsupported.extend(other.unsupported);
         self.ignored += other.ignored;
@@ -42,6 +45,9 @@ impl fmt::Display for Totals {
     /// The closing line: `N passed, N failed`, and `, N skipped` where some did.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} passed, {} failed", self.passed, self.failed.len())?;
+        if !self.repeated.is_empty() {
+            write!(f, ", {} passed at the second try only", self.repeated.len())?;
+        }
         if !self.skipped.is_empty() {
             write!(f, ", {} skipped", self.skipped.len())?;
         }
@@ -209,6 +215,7 @@ test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
         let expected = Totals {
             passed: 13,
             failed: vec!["c".to_owned()],
+            repeated: Vec::new(),
             skipped,
             unsupported: Vec::new(),
             ignored: 1,

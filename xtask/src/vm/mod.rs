@@ -273,6 +273,7 @@ mod tests {
         let totals = Totals {
             passed: 3,
             failed: vec!["a".to_owned()],
+            repeated: Vec::new(),
             skipped: vec![("b".to_owned(), "why".to_owned())],
             unsupported: Vec::new(),
             ignored: 1,
