@@ -5,13 +5,6 @@
 //! backend) or has just opened (its SYN went to the current one, and was remembered as an opening,
 //! or went to the previous one where it could not be).
 
-//! Who gets a packet: flow, else slot, else nobody.
-//!
-//! A settled slot answers for itself: every flow on it belongs to its current backend. Once a slot
-//! has moved, a flow that nobody remembers is either older than the move (it belongs to the previous
-//! backend) or has just opened (its SYN went to the current one, and was remembered as an opening,
-//! or went to the previous one where it could not be).
-
 use core::ptr;
 
 use xdp_lb_common::{
@@ -66,7 +59,9 @@ fn balance<A: Tracked>(
     segment: Segment,
     service: &Service,
 ) -> Result<Way, Outcome> {
-    if service.tracks() && segment != Segment::Opens {
+    let slot = find_slot(flow, service);
+    let remembers = service.tracks() && !(service.is_adaptive() && slot.is_settled());
+    if remembers && segment != Segment::Opens {
         let known = flows::continued(flow, segment, service.idle_ticks);
         if let Some(way) = known.and_then(serving) {
             return Ok(way);
@@ -75,8 +70,7 @@ fn balance<A: Tracked>(
     if service.table.size == 0 {
         return Err(PassReason::NoBackend.into());
     }
-    let slot = find_slot(flow, service).ok_or(DropReason::BackendGone)?;
-    let way = if !service.tracks() {
+    let way = if !remembers {
         None
     } else if segment == Segment::Opens {
         by_opening(frame, flow, slot, service)
@@ -87,14 +81,21 @@ fn balance<A: Tracked>(
         } else {
             serving_now(slot.current)
         };
-        let way = way.ok_or(DropReason::BackendGone)?;
-        flows::remember(frame, flow, segment, reference(&way));
-        Some(way)
+        if let Some(way) = &way {
+            // Of a mixed slot it is the one that a flow without an entry goes to.
+            if !service.is_adaptive() || slot.moving_from().is_some() {
+                flows::remember(frame, flow, segment, reference(way));
+            }
+        }
+        way
     };
-    match way {
-        Some(way) => Ok(way),
-        None => Ok(serving_now(slot.current).ok_or(DropReason::BackendGone)?),
+    if let Some(way) = way {
+        return Ok(way);
     }
+    if slot.current == 0 {
+        return Err(PassReason::NoBackend.into());
+    }
+    Ok(serving_now(slot.current).ok_or(DropReason::BackendGone)?)
 }
 
 /// What a flow's entry says of the backend at the end of a way.
@@ -148,8 +149,17 @@ fn by_older_slot<A: Tracked>(flow: &FlowKey<A>, slot: Slot, segment: Segment) ->
     Some(way)
 }
 
+/// The slot of a flow; where the service has no table, one without a backend.
+///
+/// It is no `Option`: the compiler would read the slot before it knows whether there is one, which the verifier
+/// does not allow.
 #[inline(always)]
-fn find_slot<A: Tracked>(flow: &FlowKey<A>, service: &Service) -> Option<Slot> {
+fn find_slot<A: Tracked>(flow: &FlowKey<A>, service: &Service) -> Slot {
+    const NONE: u32 = Slot {
+        current: 0,
+        previous: Slot::MIXED,
+    }
+    .pack();
     let affinity = if service.flags & ServiceEntry::FLAG_SOURCE_AFFINITY != 0 {
         Affinity::Source
     } else {
@@ -160,11 +170,15 @@ fn find_slot<A: Tracked>(flow: &FlowKey<A>, service: &Service) -> Option<Slot> {
         .table
         .offset
         .wrapping_add(reduce(hash, service.table.size));
-    let pair = SLOTS.get_ptr(index / 2)?;
-    // SAFETY: `pair` points to an array's element of two words, and the index is 0 or 1. The daemon
-    // writes slots meanwhile, each as one word.
-    let word = unsafe { ptr::read_volatile(pair.cast::<u32>().add((index & 1) as usize)) };
-    Some(Slot::unpack(word))
+    let mut word = NONE;
+    if service.table.size != 0
+        && let Some(pair) = SLOTS.get_ptr(index / 2)
+    {
+        // SAFETY: `pair` points to an array's element of two words, and the index is 0 or 1. The daemon
+        // writes slots meanwhile, each as one word.
+        word = unsafe { ptr::read_volatile(pair.cast::<u32>().add((index & 1) as usize)) };
+    }
+    Slot::unpack(word)
 }
 
 /// The way to the backend a flow refers to, if it is still that one and may be sent packets.

@@ -21,6 +21,12 @@ impl Service {
     pub(crate) fn tracks(&self) -> bool {
         self.flags & ServiceEntry::FLAG_TRACK != 0
     }
+
+    /// Not on settled slots, though.
+    #[inline(always)]
+    pub(crate) fn is_adaptive(&self) -> bool {
+        self.flags & ServiceEntry::FLAG_ADAPTIVE != 0
+    }
 }
 
 /// An address that VIPs are compared with.

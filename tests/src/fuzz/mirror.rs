@@ -147,6 +147,7 @@ impl Mirror {
         let entry = ServiceEntry {
             table: TableRef { offset, size }.pack(),
             flags: flag(service.tracks, ServiceEntry::FLAG_TRACK)
+                | flag(service.is_adaptive, ServiceEntry::FLAG_ADAPTIVE)
                 | flag(service.by_source, ServiceEntry::FLAG_SOURCE_AFFINITY),
             idle_ticks: dataplane.ticks(service.idle),
         };

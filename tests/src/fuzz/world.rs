@@ -119,8 +119,9 @@ impl World {
         let entry = self.reference.services.get_mut(&id).expect("a service");
         match random.below(12) {
             0 => entry.table.clear(),
-            1..=3 => entry.tracks = !entry.tracks,
-            4..=6 => entry.by_source = !entry.by_source,
+            1..=2 => entry.tracks = !entry.tracks,
+            3..=4 => entry.is_adaptive = !entry.is_adaptive,
+            5..=6 => entry.by_source = !entry.by_source,
             _ => *entry = service(random),
         }
         Mirror::write_service(plane, &self.reference, id);
@@ -203,6 +204,7 @@ fn service(random: &mut Random) -> Service {
     Service {
         table: (0..size).map(|_| any_slot(random)).collect(),
         tracks: !random.once_in(4),
+        is_adaptive: random.once_in(2),
         by_source: random.once_in(4),
         idle: IDLE,
     }

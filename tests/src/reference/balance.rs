@@ -65,19 +65,26 @@ impl Reference {
         service: &Service,
         events: &mut Vec<Event>,
     ) -> Result<u16, Stop> {
-        if service.tracks
+        let slot = self.slot(flow, service);
+        let is_at_rest = service.is_adaptive && matches!(slot, Some(Slot::Settled(_)));
+        let tracks = service.tracks && !is_at_rest;
+        if tracks
             && role != Role::Opens
             && let Some(backend) = self.continued(flow, role, service, events)
         {
             return Ok(backend);
         }
-        let slot = self.slot(flow, service).ok_or(PassReason::NoBackend)?;
-        let backend = match (service.tracks, role) {
+        let slot = slot.ok_or(PassReason::NoBackend)?;
+        let backend = match (tracks, role) {
             (false, _) => self.serving(slot.current()),
             (true, Role::Opens) => self.open(flow, slot, service, events),
-            (true, _) => self.join(flow, role, slot, events),
+            (true, _) => self.join(flow, role, slot, service, events),
         };
-        Ok(backend.ok_or(DropReason::BackendGone)?)
+        match backend {
+            Some(backend) => Ok(backend),
+            None if slot.current() == 0 => Err(PassReason::NoBackend.into()),
+            None => Err(DropReason::BackendGone.into()),
+        }
     }
 
     fn slot(&self, flow: &Flow, service: &Service) -> Option<Slot> {
@@ -153,11 +160,13 @@ impl Reference {
         flow: &Flow,
         role: Role,
         slot: Slot,
+        service: &Service,
         events: &mut Vec<Event>,
     ) -> Option<u16> {
         let backend = self.of_older(flow, role, slot, events);
         let backend = backend.or_else(|| self.serving(slot.current()))?;
-        if role == Role::Continues {
+        let is_at_risk = !service.is_adaptive || matches!(slot, Slot::Moving { .. });
+        if role == Role::Continues && is_at_risk {
             self.flows.insert(*flow, self.entry(backend));
             events.push(Event::FlowCreated);
         }

@@ -78,6 +78,8 @@ pub struct Service {
     pub table: Vec<Slot>,
     /// Flows are remembered.
     pub tracks: bool,
+    /// Only those of slots that are not settled.
+    pub is_adaptive: bool,
     /// The hash is over the client's address only.
     pub by_source: bool,
     /// How long a silent flow is remembered.
@@ -87,7 +89,7 @@ pub struct Service {
 /// One entry of a lookup table, by indices of backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
-    /// Never moved.
+    /// Every flow belongs to this backend.
     Settled(u16),
     /// Moved lately.
     Moving {
@@ -101,7 +103,7 @@ pub enum Slot {
 }
 
 impl Slot {
-    /// The backend that gets new connections.
+    /// The backend that gets new connections; 0: none.
     #[must_use]
     pub fn current(self) -> u16 {
         match self {

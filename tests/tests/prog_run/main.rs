@@ -4,6 +4,7 @@
 //! Cases that need no more than a packet and a state are rows of tables ([`case`]); what takes
 //! several packets is a test of its own.
 
+mod adaptive;
 mod budgets;
 mod case;
 mod check;

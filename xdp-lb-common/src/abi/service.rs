@@ -88,6 +88,8 @@ impl ServiceEntry {
     pub const FLAG_TRACK: u32 = 1;
     /// The flow hash covers the client's address only (`affinity: source`).
     pub const FLAG_SOURCE_AFFINITY: u32 = 2;
+    /// With [`FLAG_TRACK`](Self::FLAG_TRACK): flows are remembered only where their slot is not settled.
+    pub const FLAG_ADAPTIVE: u32 = 4;
 }
 
 /// A region of [`map::SLOTS`](super::map::SLOTS): one lookup table.

@@ -6,12 +6,12 @@
 ///
 /// | state | `previous` | meaning |
 /// |---|---|---|
-/// | settled | 0 | never moved: every flow of this slot belongs to `current` |
+/// | settled | 0 | every flow of this slot belongs to `current` |
 /// | moving | a backend | moved lately: flows that nobody remembers belong to `previous` |
 /// | mixed | [`Slot::MIXED`] | moved once: remembered flows may disagree with `current` |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Slot {
-    /// Index of the backend that gets new connections.
+    /// Index of the backend that gets new connections; 0: there is none for them.
     pub current: u16,
     /// See the table above.
     pub previous: u16,

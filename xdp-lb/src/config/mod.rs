@@ -2,9 +2,8 @@
 //!
 //! [`load`] and [`parse`] give a [`Config`] in which every default is filled in and every rule
 //! holds, or all that is wrong with the file at once, each problem with line, column, field, reason
-//! and the way out. What the file format allows but this version does not do is refused in
-//! `unsupported`, and nowhere else. Nothing here knows of maps, interfaces or addresses that
-//! exist: only of what is written.
+//! and the way out. Nothing here knows of maps, interfaces or addresses that exist: only of what is
+//! written.
 //!
 //! The way of a file: `yaml` makes a tree of it in which each value knows its place; `reader`
 //! takes values out of the tree; `document`, `tunnel`, `service` and `options` know the fields; `rules` are the
@@ -26,7 +25,6 @@ mod suggest;
 mod tests;
 mod tunnel;
 mod types;
-mod unsupported;
 mod validate;
 mod vip;
 mod vrrp;

@@ -8,7 +8,6 @@ use std::ops::RangeInclusive;
 
 use super::error::Problems;
 use super::suggest;
-use super::unsupported;
 use super::yaml::{At, Node, Value};
 
 /// The way to a field from the root of the file.
@@ -17,17 +16,6 @@ enum Way<'a> {
     Root,
     Name(&'a Way<'a>, &'a str),
     Index(&'a Way<'a>, usize),
-}
-
-impl Way<'_> {
-    /// The name of the field, also for an item of the list that is the field's value.
-    fn name(&self) -> &str {
-        match self {
-            Self::Root => "",
-            Self::Name(_, name) => name,
-            Self::Index(parent, _) => parent.name(),
-        }
-    }
 }
 
 impl fmt::Display for Way<'_> {
@@ -152,7 +140,6 @@ impl<'a> Field<'a> {
     /// One of the words that `words` knows.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         self.parse("a word", |text| {
-            unsupported::check(self.way.name(), text).map_err(|error| error.to_string())?;
             let word = words.iter().find(|(word, _)| *word == text);
             word.map(|(_, value)| *value).ok_or_else(|| {
                 let way_out = suggest::way_out(text, words.iter().map(|(word, _)| *word));
@@ -232,9 +219,6 @@ impl<'a> Fields<'a> {
         let name = name.text();
         let way = Way::Name(&of.way, name);
         let refuse = |reason: &str| of.problems.push(key.at(), way, reason);
-        if let Err(error) = unsupported::check(name, "") {
-            return refuse(&error.to_string());
-        }
         if !known.contains(&name) {
             let way_out = suggest::way_out(name, known.iter().copied());
             return refuse(&format!("unknown field; {way_out}"));

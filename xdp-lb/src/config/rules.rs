@@ -77,14 +77,6 @@ pub enum RuleError {
         /// The weight.
         weight: u32,
     },
-    /// The configuration has it, but this version does not do it.
-    #[error("{thing} is not supported by this version; {way_out}")]
-    Unsupported {
-        /// What is not supported.
-        thing: &'static str,
-        /// What to do instead.
-        way_out: &'static str,
-    },
 }
 
 /// Checks a backend that is to be added to `service`, or changed, with the rules that hold for one

@@ -88,8 +88,10 @@ words! {
 words! {
     /// Whether flows are remembered.
     ConnectionTracking {
-        /// Every flow keeps its backend while it is remembered.
+        /// Flows are remembered where a change of the table puts them at risk.
         #[default]
+        Adaptive "adaptive",
+        /// Every flow keeps its backend while it is remembered.
         Full "full",
         /// Every packet goes by its slot.
         Off "off",

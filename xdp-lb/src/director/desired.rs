@@ -181,9 +181,11 @@ fn desired_service(
 
 fn flags(service: &Service) -> u32 {
     let mut flags = 0;
-    if service.connection_tracking == ConnectionTracking::Full {
-        flags |= ServiceEntry::FLAG_TRACK;
-    }
+    flags |= match service.connection_tracking {
+        ConnectionTracking::Adaptive => ServiceEntry::FLAG_TRACK | ServiceEntry::FLAG_ADAPTIVE,
+        ConnectionTracking::Full => ServiceEntry::FLAG_TRACK,
+        ConnectionTracking::Off => 0,
+    };
     if service.affinity == Affinity::Source {
         flags |= ServiceEntry::FLAG_SOURCE_AFFINITY;
     }

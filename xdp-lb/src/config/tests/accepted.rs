@@ -30,7 +30,7 @@ defaults:
   forwarding: l2
   scheduler: maglev
   table_size: 65537
-  connection_tracking: full
+  connection_tracking: adaptive
   idle_timeout: { tcp: 15m, udp: 2m }
 services:
   - name: web
@@ -95,7 +95,7 @@ fn a_whole_file_is_read_field_by_field() {
         forwarding: Forwarding::L2,
         scheduler: Scheduler::Maglev,
         table_size: 65_537,
-        connection_tracking: ConnectionTracking::Full,
+        connection_tracking: ConnectionTracking::Adaptive,
         idle_timeout: IdleTimeout::default(),
         health_check: None,
         panic_threshold: None,

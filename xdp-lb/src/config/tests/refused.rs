@@ -232,9 +232,8 @@ fn the_defaults_are_checked_even_if_no_service_uses_them() {
             "3:14 defaults.scheduler: `maglv` is not a choice here; did you mean `maglev`?",
         ),
         (
-            "connection_tracking: adaptive",
-            "3:24 defaults.connection_tracking: connection_tracking `adaptive` is not supported \
-             by this version; use `full`",
+            "connection_tracking: adaptiv",
+            "3:24 defaults.connection_tracking: `adaptiv` is not a choice here; did you mean `adaptive`?",
         ),
     ];
     assert_each(cases.map(|(text, expected)| {

@@ -53,6 +53,9 @@ impl Tables {
         hasher = hasher.word(u64::from(
             table.entry.flags & ServiceEntry::FLAG_SOURCE_AFFINITY,
         ));
+        // A table that new connections find nobody in is like none.
+        let is_empty = slots.iter().all(|slot| slot.current == 0);
+        let slots = if is_empty { &[] } else { slots };
         hasher = number(hasher, slots.len());
         let members = digests(table);
         for slot in slots {

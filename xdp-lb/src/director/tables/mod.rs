@@ -129,7 +129,8 @@ impl Tables {
     /// How many slots each backend index has in a table.
     pub(super) fn shares(maps: &impl Maps, table: &Table) -> HashMap<u16, u32> {
         let mut shares = HashMap::new();
-        for slot in maps.slots(table.region()) {
+        let slots = maps.slots(table.region());
+        for slot in slots.into_iter().filter(|slot| slot.current != 0) {
             *shares.entry(slot.current).or_default() += 1;
         }
         shares

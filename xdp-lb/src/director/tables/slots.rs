@@ -7,7 +7,9 @@
 //! - A slot that moves again while it is moving keeps the backend that it moved from first.
 //! - A slot that has nobody to remember, but may still get packets of connections that opened while
 //!   it was moving, goes on moving, from its own current backend.
-//! - A slot that has ever moved is never settled again: remembered flows may disagree with it.
+//! - A slot that has moved is settled again once no remembered flow disagrees with it; whether that is so
+//!   is not known here.
+//! - A slot may have no current backend at all (index 0), while its flows go on with the one before.
 
 use xdp_lb_common::abi::Slot;
 
@@ -100,14 +102,16 @@ fn covering(held: &[Slot], index: usize, size: usize) -> Option<Slot> {
 }
 
 fn step(from: Slot, to: u16, may_serve: impl Fn(u16) -> bool) -> Slot {
+    // Nobody to remember, but openings to look for, if there can be any.
+    let nobody = if to == 0 { Slot::MIXED } else { to };
     let previous = match from.moving_from() {
         Some(previous) if may_serve(previous) => previous,
         // Its first backend is gone.
         Some(_) if from.current != to && may_serve(from.current) => from.current,
-        Some(_) => to,
+        Some(_) => nobody,
         None if from.current == to => from.previous,
         None if may_serve(from.current) => from.current,
-        None => to,
+        None => nobody,
     };
     Slot {
         current: to,
@@ -187,6 +191,23 @@ mod tests {
             (slot(B, A), B, &[B], slot(B, B), "the first goes"),
             (slot(B, mixed), B, &[B], slot(B, mixed), "mixed stays mixed"),
             (slot(B, mixed), C, &[B, C], slot(C, B), "mixed moves"),
+            (
+                slot(A, 0),
+                0,
+                &[A],
+                slot(0, A),
+                "nobody is left for new ones",
+            ),
+            (slot(A, 0), 0, &[], slot(0, mixed), "nobody is left at all"),
+            (slot(0, A), B, &[A, B], slot(B, A), "somebody comes back"),
+            (slot(0, A), B, &[B], slot(B, B), "somebody comes back late"),
+            (
+                slot(0, mixed),
+                B,
+                &[B],
+                slot(B, B),
+                "somebody comes back later",
+            ),
         ] {
             assert_eq!(one(from, to, serving), expected, "{why}");
         }

@@ -150,7 +150,13 @@ impl Table {
             });
         }
         let held = maps.slots(region);
-        let next = self.next_slots(&held, &self.build(hash_key, &inputs), &serving, entry.flags);
+        let mut current = self.build(hash_key, &inputs);
+        let is_adaptive = entry.flags & ServiceEntry::FLAG_ADAPTIVE != 0;
+        if current.is_empty() && is_adaptive && !serving.is_empty() {
+            // Slots alone know where flows go that nobody had to remember.
+            current = vec![0; held.len()];
+        }
+        let next = self.next_slots(&held, &current, &serving, entry.flags);
         if next.slots != held {
             let free = room.region(maps, next.slots.len())?;
             maps.set_slots(free.offset, &next.slots);
