@@ -106,7 +106,7 @@ impl<'a> Bench<'a> {
 
     /// The first sight of the connections: those that get entries have them from here on.
     fn warm_up(&mut self) -> Result<()> {
-        self.plane.forget(&self.connections)?;
+        self.plane.forget();
         let connections = self.connections.len().try_into()?;
         let traffic = self.case.traffic;
         let expected = traffic.expected_at_first(self.packets.into(), connections);
@@ -143,7 +143,7 @@ impl<'a> Bench<'a> {
 
     fn begin_anew(&mut self) -> Result<()> {
         if self.case.traffic.begins_anew() {
-            self.plane.forget(&self.connections)?;
+            self.plane.forget();
         }
         Ok(())
     }

@@ -5,7 +5,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
-use xdp_lb_common::abi::FlowKey;
 
 use crate::abi::{FRAME, Template};
 
@@ -122,35 +121,6 @@ impl Connection {
             }
         }
         header
-    }
-
-    /// The key that its flow entry has, if both addresses are IPv4.
-    #[must_use]
-    pub fn flow_v4(&self) -> Option<FlowKey<[u8; 4]>> {
-        match (self.client.ip(), self.service.ip()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => Some(self.flow(from.octets(), to.octets())),
-            _ => None,
-        }
-    }
-
-    /// The key that its flow entry has, if both addresses are IPv6.
-    #[must_use]
-    pub fn flow_v6(&self) -> Option<FlowKey<[u8; 16]>> {
-        match (self.client.ip(), self.service.ip()) {
-            (IpAddr::V6(from), IpAddr::V6(to)) => Some(self.flow(from.octets(), to.octets())),
-            _ => None,
-        }
-    }
-
-    fn flow<A>(&self, source: A, destination: A) -> FlowKey<A> {
-        FlowKey {
-            source,
-            destination,
-            source_port_be: self.client.port().to_be_bytes(),
-            destination_port_be: self.service.port().to_be_bytes(),
-            protocol: etherparse::IpNumber::TCP.0,
-            reserved: [0; 3],
-        }
     }
 }
 

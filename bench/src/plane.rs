@@ -2,31 +2,23 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
-use aya::{
-    Pod,
-    maps::{HashMap, Map, MapData, MapError},
-    programs::Xdp,
-};
+use anyhow::Result;
+use aya::programs::Xdp;
 use xdp_lb::{
     config::{DEFAULT_GUE_PORT, Limits},
     dataplane::{Counters, Dataplane, Options, PinDirectory},
     lookup::{self, Candidate, Scheduler},
 };
 use xdp_lb_common::{
-    abi::{
-        BackendEntry, BackendLink, FlowEntry, FlowKey, NextHop, ServiceEntry, ServiceKey, Slot,
-        TableRef, map, mapped,
-    },
+    abi::{BackendEntry, BackendLink, NextHop, ServiceEntry, ServiceKey, Slot, TableRef, mapped},
     hash::HashKey,
 };
 use xtask::bench::report::ProgramSize;
 
-use crate::packets::{Connection, Family, PORT, vip};
+use crate::packets::{Family, PORT, vip};
 
 /// How packets reach a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +92,6 @@ const TCP: u8 = 6;
 /// The loaded program with its maps filled.
 pub struct Plane {
     dataplane: Dataplane,
-    pins: PathBuf,
 }
 
 impl Plane {
@@ -112,7 +103,6 @@ impl Plane {
     /// If the data plane cannot be opened or filled.
     pub fn open(mode: Mode, family: Family, scale: Scale) -> Result<Self> {
         let pins = PinDirectory::new("/sys/fs/bpf/bench");
-        let path = pins.path().to_owned();
         let services = u32::from(scale.services);
         let limits = Limits {
             services: services + 1,
@@ -129,10 +119,7 @@ impl Plane {
             gue_port: DEFAULT_GUE_PORT,
         };
         let (dataplane, _) = Dataplane::open(&options)?;
-        let mut plane = Self {
-            dataplane,
-            pins: path,
-        };
+        let mut plane = Self { dataplane };
         for service in 0..scale.services {
             plane.add_service(mode, family, scale, service)?;
         }
@@ -171,33 +158,9 @@ impl Plane {
         Ok(self.dataplane.counters()?)
     }
 
-    /// Forgets the flows of these connections; that there is none is no error.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel does not let the map be written.
-    pub fn forget(&mut self, connections: &[Connection]) -> Result<()> {
-        let v4 = connections.iter().filter_map(Connection::flow_v4);
-        self.remove(map::FLOWS_V4, v4)?;
-        let v6 = connections.iter().filter_map(Connection::flow_v6);
-        self.remove(map::FLOWS_V6, v6)
-    }
-
-    fn remove<A>(&self, name: &str, flows: impl Iterator<Item = FlowKey<A>>) -> Result<()>
-    where
-        FlowKey<A>: Pod,
-    {
-        let data = MapData::from_pin(self.pins.join(name))?;
-        let mut map: HashMap<_, FlowKey<A>, FlowEntry> = HashMap::try_from(Map::LruHashMap(data))?;
-        for flow in flows {
-            match map.remove(&flow) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(MapError::SyscallError(error))
-                    if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("map `{name}`")),
-            }
-        }
-        Ok(())
+    /// Forgets all flows.
+    pub fn forget(&mut self) {
+        self.dataplane.forget_flows(|_, _| true);
     }
 
     fn add_service(&mut self, mode: Mode, family: Family, scale: Scale, service: u8) -> Result<()> {

@@ -150,7 +150,7 @@ fn same_frame(plane: &mut Plane, wrapper: &mut Wrapper, case: Case) {
         .map(|connection| connection.packet(case.traffic.segment()))
         .collect();
     wrapper.set_packets(&templates).expect("few packets");
-    plane.forget(&connections).expect("the map can be written");
+    plane.forget();
     let program = plane.program().expect("the program").fd();
     let program = program.expect("it is loaded").try_clone();
     let program = program.expect("a descriptor");

@@ -8,19 +8,19 @@
 use core::ptr;
 
 use xdp_lb_common::{
-    abi::{BackendRef, FlowKey, NextHop, ServiceEntry, Slot},
+    abi::{BackendRef, FlowKey, NextHop, Place, ServiceEntry, Slot},
     counters::{DropReason, Event, PassReason},
     hash::{Affinity, flow_hash, reduce},
 };
 
 use crate::{
     counters,
-    flows::{self, Tracked},
+    flows::{self, Known, Tracked},
     fragments,
     frame::Frame,
-    maps::{BACKENDS, HASH_KEY, SLOTS},
+    maps::{BACKENDS, HASH_KEY, SLOTS, TIMING},
     outcome::{Outcome, Status},
-    packet::{Fragment, Packet, Segment, Way},
+    packet::{Found, Fragment, Packet, Segment, Way},
     services::{self, Service, Vip},
     transport,
 };
@@ -28,13 +28,14 @@ use crate::{
 /// Finds out who gets a packet, and notes the way there.
 #[inline(always)]
 pub(crate) fn choose<A: Tracked + Vip>(frame: &Frame, packet: &mut Packet) -> Status {
+    let found = &raw mut packet.found;
     let flow = A::flow(packet);
     let (service, way) = if packet.fragment == Fragment::Later {
         fragments::follow(flow, packet.fragment_id)?
     } else {
         let service = services::find(flow).ok_or(PassReason::NoService)?;
         let segment = transport::segment(frame, packet, flow.protocol)?;
-        let way = balance(frame, flow, segment, &service)?;
+        let way = balance(frame, flow, segment, &service, found)?;
         if packet.fragment == Fragment::First {
             fragments::remember(frame, flow, packet.fragment_id, service.id, &way)?;
         }
@@ -58,47 +59,49 @@ fn balance<A: Tracked>(
     flow: &FlowKey<A>,
     segment: Segment,
     service: &Service,
+    found: *mut Found,
 ) -> Result<Way, Outcome> {
-    let slot = find_slot(flow, service);
-    let remembers = service.tracks() && !(service.is_adaptive() && slot.is_settled());
-    if remembers && segment != Segment::Opens {
-        let known = flows::continued(flow, segment, service.idle_ticks);
-        if let Some(way) = known.and_then(serving) {
-            return Ok(way);
-        }
-    }
-    if service.table.size == 0 {
-        return Err(PassReason::NoBackend.into());
-    }
-    let way = if !remembers {
-        None
-    } else if segment == Segment::Opens {
-        by_opening(frame, flow, slot, service)
+    let by_source = service.flags & ServiceEntry::FLAG_SOURCE_AFFINITY != 0;
+    let affinity = if by_source {
+        Affinity::Source
     } else {
-        let way = by_older_slot(flow, slot, segment);
-        let way = if way.is_some() {
-            way
-        } else {
-            serving_now(slot.current)
-        };
-        if let Some(way) = &way {
-            // Of a mixed slot it is the one that a flow without an entry goes to.
-            if !service.is_adaptive() || slot.moving_from().is_some() {
-                flows::remember(frame, flow, segment, reference(way));
-            }
-        }
-        way
+        Affinity::Flow
     };
-    if let Some(way) = way {
-        return Ok(way);
+    let hash = flow_hash(HASH_KEY.load(), affinity, flow);
+    let slot = find_slot(hash, service);
+    if !service.tracks() || (service.is_adaptive() && slot.is_settled()) {
+        return by_slot(slot, service);
     }
-    if slot.current == 0 {
+    if segment == Segment::Opens && (slot.is_settled() || service.table.size == 0) {
+        return by_slot(slot, service);
+    }
+    let flow_hash = if by_source {
+        flow_hash(HASH_KEY.load(), Affinity::Flow, flow)
+    } else {
+        hash
+    };
+    let place = Place::of(hash, flow_hash, TIMING.load().bucket_bits);
+    let known = flows::look_up(place, service.idle_ticks, found);
+    if segment == Segment::Opens {
+        match by_opening(frame, &known, slot, service) {
+            Some(way) => Ok(way),
+            None => by_slot(slot, service),
+        }
+    } else {
+        by_flow(frame, &known, segment, slot, service)
+    }
+}
+
+/// The current backend of the slot.
+#[inline(always)]
+fn by_slot(slot: Slot, service: &Service) -> Result<Way, Outcome> {
+    if service.table.size == 0 || slot.current == 0 {
         return Err(PassReason::NoBackend.into());
     }
     Ok(serving_now(slot.current).ok_or(DropReason::BackendGone)?)
 }
 
-/// What a flow's entry says of the backend at the end of a way.
+/// What a fragment's entry says of the backend at the end of a way.
 #[inline(always)]
 pub(crate) fn reference(way: &Way) -> BackendRef {
     BackendRef {
@@ -107,65 +110,74 @@ pub(crate) fn reference(way: &Way) -> BackendRef {
     }
 }
 
-/// For a SYN on a slot that has moved: where it must go if not to the current backend.
+/// For a packet that opens no connection: the backend that its flow is at, else by its slot.
 #[inline(always)]
-fn by_opening<A: Tracked>(
+fn by_flow(
     frame: &Frame,
-    flow: &FlowKey<A>,
+    known: &Known,
+    segment: Segment,
     slot: Slot,
     service: &Service,
-) -> Option<Way> {
-    if slot.is_settled() {
-        return None;
+) -> Result<Way, Outcome> {
+    let backend = flows::continued(known, segment);
+    if let Some(way) = serving_for(service, backend) {
+        if flows::is_opening(known) {
+            flows::remember(frame, known, segment, backend);
+        }
+        return Ok(way);
     }
-    if let Some(way) = flows::still_open(flow, service.idle_ticks).and_then(serving) {
+    if service.table.size == 0 {
+        return Err(PassReason::NoBackend.into());
+    }
+    let way = match by_older_slot(slot, segment) {
+        Some(way) => way,
+        None => by_slot(slot, service)?,
+    };
+    // Of a slot that is not moving it is the one that a flow without an entry goes to.
+    if !service.is_adaptive() || slot.moving_from().is_some() {
+        flows::remember(frame, known, segment, way.backend);
+    }
+    Ok(way)
+}
+
+/// For a SYN on a slot that has moved: where it must go if not to the current backend.
+#[inline(always)]
+fn by_opening(frame: &Frame, known: &Known, slot: Slot, service: &Service) -> Option<Way> {
+    // Of a connection that goes on, or of a SYN that is repeated.
+    let backend = flows::still_open(known);
+    if let Some(way) = serving_for(service, backend) {
         return Some(way);
     }
     let previous = slot.moving_from()?;
-    // A repeated SYN follows the first.
-    if let Some(way) = flows::opening(flow).and_then(serving) {
-        return Some(way);
-    }
     let current = serving_now(slot.current)?;
-    if flows::remember_opening(frame, flow, reference(&current)) {
+    if flows::remember_opening(frame, known, current.backend) {
         return Some(current);
     }
     // Its next packet will be taken for one of an older connection, so it begins where that goes.
     serving_now(previous)
 }
 
-/// For a packet that no flow entry speaks for, on a slot that is moving: the backend that got its
-/// SYN.
+/// For a packet that no entry speaks for, on a slot that is moving: the previous backend.
 #[inline(always)]
-fn by_older_slot<A: Tracked>(flow: &FlowKey<A>, slot: Slot, segment: Segment) -> Option<Way> {
-    let previous = slot.moving_from()?;
-    if let Some(way) = flows::opening(flow).and_then(serving) {
-        return Some(way);
-    }
-    let way = serving_now(previous)?;
+fn by_older_slot(slot: Slot, segment: Segment) -> Option<Way> {
+    let way = serving_now(slot.moving_from()?)?;
     if segment != Segment::Quotes {
         counters::event(Event::FlowFollowedPrevious);
     }
     Some(way)
 }
 
-/// The slot of a flow; where the service has no table, one without a backend.
+/// The slot that a hash leads to; where the service has no table, one without a backend.
 ///
 /// It is no `Option`: the compiler would read the slot before it knows whether there is one, which the verifier
 /// does not allow.
 #[inline(always)]
-fn find_slot<A: Tracked>(flow: &FlowKey<A>, service: &Service) -> Slot {
+fn find_slot(hash: u64, service: &Service) -> Slot {
     const NONE: u32 = Slot {
         current: 0,
         previous: Slot::MIXED,
     }
     .pack();
-    let affinity = if service.flags & ServiceEntry::FLAG_SOURCE_AFFINITY != 0 {
-        Affinity::Source
-    } else {
-        Affinity::Flow
-    };
-    let hash = flow_hash(HASH_KEY.load(), affinity, flow);
     let index = service
         .table
         .offset
@@ -181,7 +193,20 @@ fn find_slot<A: Tracked>(flow: &FlowKey<A>, service: &Service) -> Slot {
     Slot::unpack(word)
 }
 
-/// The way to the backend a flow refers to, if it is still that one and may be sent packets.
+/// The way to the backend that an entry of the flow table leads to, if it is one of the service's, and may be sent
+/// packets. 0 is none.
+#[inline(always)]
+fn serving_for(service: &Service, index: u16) -> Option<Way> {
+    let entry = BACKENDS.get_ptr(u32::from(index))?;
+    // SAFETY: as in `serving_now`.
+    let owner = unsafe { ptr::read_volatile(&raw const (*entry).service) };
+    if owner != service.id {
+        return None;
+    }
+    serving_now(index)
+}
+
+/// The way to the backend a fragment's entry refers to, if it is still that one and may be sent packets.
 #[inline(always)]
 pub(crate) fn serving(backend: BackendRef) -> Option<Way> {
     let way = serving_now(backend.index)?;

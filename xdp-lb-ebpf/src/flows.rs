@@ -1,13 +1,13 @@
 //! Connection tracking: which backend a flow went to before.
 //!
-//! Two tables of the same shape. *Flows* are connections that have sent more than their SYN;
-//! *openings* are SYNs seen on a moving slot. Both lose their oldest entries when full, and new ones
-//! are limited per CPU and tick, so that a flood wears out neither memory nor the processor; it
-//! cannot reach the flows with SYNs at all.
+//! One table has them all, of either family. *Flows* are connections that have sent more than their SYN;
+//! *openings* are SYNs seen on a slot that was moving. New entries are limited per CPU and tick, so that a flood
+//! wears out neither memory nor the processor, and an opening never takes the place of a flow that lives.
 
-use aya_ebpf::maps::LruHashMap;
+use core::ptr;
+
 use xdp_lb_common::{
-    abi::{BackendRef, Budget, FlowEntry, FlowKey},
+    abi::{BUCKET, Budget, FlowEntry, FlowKey, Place},
     counters::Event,
     hash::Address,
 };
@@ -15,8 +15,8 @@ use xdp_lb_common::{
 use crate::{
     budget, counters,
     frame::Frame,
-    maps::{FLOWS_V4, FLOWS_V6, OPENINGS_V4, OPENINGS_V6, TIMING},
-    packet::{Packet, Segment},
+    maps::{CLOCK, FLOWS, TIMING},
+    packet::{Found, Packet, Segment},
     time,
 };
 
@@ -26,12 +26,10 @@ pub(crate) trait Tracked: Address + Sized + 'static {
     fn flow(packet: &Packet) -> &FlowKey<Self>;
     /// The same, to note it.
     fn flow_mut(packet: &mut Packet) -> &mut FlowKey<Self>;
-    fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowEntry>;
-    fn openings() -> &'static LruHashMap<FlowKey<Self>, FlowEntry>;
 }
 
 macro_rules! tracked {
-    ($address:ty, $flow:ident, $flows:ident, $openings:ident) => {
+    ($address:ty, $flow:ident) => {
         impl Tracked for $address {
             #[inline(always)]
             fn flow(packet: &Packet) -> &FlowKey<Self> {
@@ -42,87 +40,140 @@ macro_rules! tracked {
             fn flow_mut(packet: &mut Packet) -> &mut FlowKey<Self> {
                 &mut packet.$flow
             }
-
-            #[inline(always)]
-            fn flows() -> &'static LruHashMap<FlowKey<Self>, FlowEntry> {
-                &$flows
-            }
-
-            #[inline(always)]
-            fn openings() -> &'static LruHashMap<FlowKey<Self>, FlowEntry> {
-                &$openings
-            }
         }
     };
 }
 
-tracked!([u8; 4], flow_v4, FLOWS_V4, OPENINGS_V4);
-tracked!([u8; 16], flow_v6, FLOWS_V6, OPENINGS_V6);
+tracked!([u8; 4], flow_v4);
+tracked!([u8; 16], flow_v6);
 
-/// The backend of a flow that has been seen lately; its time is renewed, but by an ICMP error.
-/// `segment` is not one that opens.
-#[inline(always)]
-pub(crate) fn continued<A: Tracked>(
-    flow: &FlowKey<A>,
-    segment: Segment,
+/// What the table has of a flow.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    place: Place,
+    /// How long a silent flow is remembered.
     idle_ticks: u32,
-) -> Option<BackendRef> {
-    let entry = A::flows().get_ptr_mut(flow)?;
-    let now = time::now();
-    // SAFETY: `entry` points into the map, whose memory lives as long as the program. Another CPU
-    // may evict and reuse it meanwhile; then a packet may go astray, as after an eviction.
-    unsafe {
-        if is_over(&*entry, now, idle_ticks) {
-            if segment != Segment::Quotes {
-                counters::event(Event::FlowExpired);
-            }
-            return None;
+    /// The notes on the entry.
+    found: *mut Found,
+}
+
+impl Known {
+    #[inline(always)]
+    fn entry(&self) -> FlowEntry {
+        // SAFETY: the notes are this CPU's own, as in `main`.
+        FlowEntry(unsafe { ptr::read_volatile(&raw const (*self.found).entry) })
+    }
+
+    #[inline(always)]
+    fn at(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { ptr::read_volatile(&raw const (*self.found).at) }
+    }
+
+    #[inline(always)]
+    fn note(&self, entry: FlowEntry, at: u32) {
+        // SAFETY: as above.
+        unsafe {
+            ptr::write_volatile(&raw mut (*self.found).entry, entry.0);
+            ptr::write_volatile(&raw mut (*self.found).at, at);
         }
-        if (*entry).last_seen != now && segment != Segment::Quotes {
-            (*entry).last_seen = now;
-        }
-        if segment == Segment::Ends {
-            (*entry).flags |= FlowEntry::FLAG_CLOSING;
-        }
-        Some(BackendRef::unpack((*entry).backend))
     }
 }
 
-/// The backend of a flow that a SYN came for, while the flow is still open. One that has ended is
-/// forgotten, and its opening with it, since the SYN begins another.
+/// Looks a flow up. `found` is where to take notes.
 #[inline(always)]
-pub(crate) fn still_open<A: Tracked>(flow: &FlowKey<A>, idle_ticks: u32) -> Option<BackendRef> {
-    let entry = A::flows().get_ptr(flow)?;
-    // SAFETY: as in `continued`.
-    let (ended, backend) = unsafe {
-        let closing = (*entry).flags & FlowEntry::FLAG_CLOSING != 0;
-        (
-            closing || is_over(&*entry, time::now(), idle_ticks),
-            (*entry).backend,
-        )
+pub(crate) fn look_up(place: Place, idle_ticks: u32, found: *mut Found) -> Known {
+    let known = Known {
+        place,
+        idle_ticks,
+        found,
     };
-    if ended {
-        counters::event(Event::FlowReopened);
-        // These fail only where there is nothing, or not any more.
-        let _ = A::flows().remove(flow);
-        let _ = A::openings().remove(flow);
-        return None;
+    known.note(FlowEntry::default(), 0);
+    let Some(bucket) = FLOWS.get_ptr(place.bucket) else {
+        // Never: places are within the table.
+        return known;
+    };
+    let mut at = 0;
+    while at < BUCKET {
+        let entry = read(bucket, at);
+        if entry.fingerprint() == place.fingerprint && !entry.is_none() {
+            known.note(entry, at as u32);
+            break;
+        }
+        at += 1;
     }
-    Some(BackendRef::unpack(backend))
+    known
 }
 
-/// Remembers a flow, as far as budget and map allow. A flow that begins with its end is not worth it.
+/// The backend of a flow for a packet that does not open it; 0: it is not known, or not any more. The flow's time
+/// is renewed, but by an ICMP error.
 #[inline(always)]
-pub(crate) fn remember<A: Tracked>(
-    frame: &Frame,
-    flow: &FlowKey<A>,
-    segment: Segment,
-    backend: BackendRef,
-) {
+pub(crate) fn continued(known: &Known, segment: Segment) -> u16 {
+    let entry = known.entry();
+    if entry.is_none() {
+        return 0;
+    }
+    let now = period();
+    if entry.is_opening() {
+        return if is_over(entry, known.idle_ticks, now) {
+            0
+        } else {
+            entry.backend()
+        };
+    }
+    if is_over(entry, known.idle_ticks, now) {
+        if segment != Segment::Quotes {
+            counters::event(Event::FlowExpired);
+        }
+        return 0;
+    }
+    let mut renewed = entry;
+    if segment != Segment::Quotes {
+        renewed = renewed.seen_in(now);
+    }
+    if segment == Segment::Ends {
+        renewed = renewed.closing();
+    }
+    if renewed.0 != entry.0 {
+        write(known, known.at(), renewed);
+    }
+    entry.backend()
+}
+
+/// The backend that a flow is at for which a SYN came; 0: it is not known, or has ended. What has ended is
+/// forgotten, since the SYN begins another.
+#[inline(always)]
+pub(crate) fn still_open(known: &Known) -> u16 {
+    let entry = known.entry();
+    if entry.is_none() {
+        return 0;
+    }
+    let over = is_over(entry, known.idle_ticks, period());
+    if !over && !entry.is_closing() {
+        return entry.backend();
+    }
+    if !entry.is_opening() {
+        counters::event(Event::FlowReopened);
+        write(known, known.at(), FlowEntry::default());
+        known.note(FlowEntry::default(), 0);
+    }
+    0
+}
+
+/// True if the entry is of an opening, which the next packet makes a flow of.
+#[inline(always)]
+pub(crate) fn is_opening(known: &Known) -> bool {
+    known.entry().is_opening()
+}
+
+/// Remembers a flow, as far as the budget allows. A flow that begins with its end is not worth it.
+#[inline(always)]
+pub(crate) fn remember(frame: &Frame, known: &Known, segment: Segment, backend: u16) {
     if segment != Segment::Continues {
         return;
     }
-    let made = insert(frame, Budget::Flows, A::flows(), flow, backend);
+    let entry = FlowEntry::new(known.place.fingerprint, backend, period());
+    let made = insert(frame, Budget::Flows, known, entry);
     counters::event(if made {
         Event::FlowCreated
     } else {
@@ -130,28 +181,11 @@ pub(crate) fn remember<A: Tracked>(
     });
 }
 
-/// The backend that got this flow's SYN while the slot was moving.
+/// Remembers an opening; false where the budget did not allow it, or the bucket is full of flows.
 #[inline(always)]
-pub(crate) fn opening<A: Tracked>(flow: &FlowKey<A>) -> Option<BackendRef> {
-    let entry = A::openings().get_ptr(flow)?;
-    // SAFETY: as in `continued`.
-    let (age, backend) = unsafe {
-        (
-            time::since((*entry).last_seen, time::now()),
-            (*entry).backend,
-        )
-    };
-    (age <= TIMING.load().opening_ticks).then(|| BackendRef::unpack(backend))
-}
-
-/// Remembers an opening; false where budget or map did not allow it.
-#[inline(always)]
-pub(crate) fn remember_opening<A: Tracked>(
-    frame: &Frame,
-    flow: &FlowKey<A>,
-    backend: BackendRef,
-) -> bool {
-    let made = insert(frame, Budget::Openings, A::openings(), flow, backend);
+pub(crate) fn remember_opening(frame: &Frame, known: &Known, backend: u16) -> bool {
+    let entry = FlowEntry::opening(known.place.fingerprint, backend, period());
+    let made = insert(frame, Budget::Openings, known, entry);
     counters::event(if made {
         Event::OpeningCreated
     } else {
@@ -161,26 +195,104 @@ pub(crate) fn remember_opening<A: Tracked>(
 }
 
 #[inline(always)]
-fn is_over(entry: &FlowEntry, now: u32, idle_ticks: u32) -> bool {
-    let silence = time::since(entry.last_seen, now);
-    let closing = entry.flags & FlowEntry::FLAG_CLOSING != 0;
-    silence > idle_ticks || (closing && silence > TIMING.load().closing_ticks)
+fn insert(frame: &Frame, budget: Budget, known: &Known, entry: FlowEntry) -> bool {
+    let at = if known.entry().is_none() {
+        room(known, entry.is_opening())
+    } else {
+        known.at()
+    };
+    if at >= BUCKET as u32 || !budget::take(frame, budget, time::now()) {
+        return false;
+    }
+    write(known, at, entry);
+    true
+}
+
+/// Where in its bucket a new entry may stand: where there is none, else in the place of one that is closing, else
+/// of the oldest. [`BUCKET`]: nowhere.
+#[inline(always)]
+fn room(known: &Known, is_opening: bool) -> u32 {
+    let Some(bucket) = FLOWS.get_ptr(known.place.bucket) else {
+        return BUCKET as u32;
+    };
+    let now = period();
+    // SAFETY: the notes are this CPU's own.
+    let (best, most) = unsafe { (&raw mut (*known.found).best, &raw mut (*known.found).most) };
+    // SAFETY: as above, here and in the loop.
+    unsafe {
+        ptr::write_volatile(best, BUCKET as u32);
+        ptr::write_volatile(most, 0);
+    }
+    let mut at = 0;
+    while at < BUCKET {
+        let worth = worth_leaving(read(bucket, at), known.idle_ticks, is_opening, now);
+        // SAFETY: as above.
+        unsafe {
+            if worth > ptr::read_volatile(most) {
+                ptr::write_volatile(most, worth);
+                ptr::write_volatile(best, at as u32);
+            }
+        }
+        at += 1;
+    }
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(best) }
+}
+
+/// How well an entry may be overwritten; 0: not at all.
+#[inline(always)]
+fn worth_leaving(entry: FlowEntry, idle_ticks: u32, by_opening: bool, now: u32) -> u32 {
+    const CLOSING: u32 = 1 << 24;
+    if entry.is_none() {
+        return u32::MAX;
+    }
+    if by_opening && !entry.is_opening() && !is_over(entry, idle_ticks, now) {
+        return 0;
+    }
+    // A flag as a number, since each branch doubles what the verifier has to follow.
+    1 + entry.silence(now) + CLOSING * u32::from(entry.is_closing())
 }
 
 #[inline(always)]
-fn insert<A>(
-    frame: &Frame,
-    budget: Budget,
-    map: &LruHashMap<FlowKey<A>, FlowEntry>,
-    flow: &FlowKey<A>,
-    backend: BackendRef,
-) -> bool {
-    let now = time::now();
-    let entry = FlowEntry {
-        backend: backend.pack(),
-        last_seen: now,
-        flags: 0,
-        reserved: 0,
-    };
-    budget::take(frame, budget, now) && map.insert(flow, entry, 0).is_ok()
+fn is_over(entry: FlowEntry, idle_ticks: u32, now: u32) -> bool {
+    let timing = TIMING.load();
+    let mut ticks = idle_ticks;
+    if entry.is_opening() {
+        ticks = timing.opening_ticks;
+    } else if entry.is_closing() && timing.closing_ticks < ticks {
+        ticks = timing.closing_ticks;
+    }
+    entry.was_silent_for(ticks, now, timing.period_shift)
+}
+
+/// The period of time that it is. The daemon is told, which has no such clock.
+#[inline(always)]
+fn period() -> u32 {
+    let period = FlowEntry::period(time::now(), TIMING.load().period_shift);
+    if let Some(clock) = CLOCK.get_ptr_mut(0) {
+        // SAFETY: `clock` points to an array's element of one word.
+        unsafe {
+            // All CPUs share it, and it is written a few times in a second.
+            if ptr::read_volatile(clock) != u64::from(period) {
+                ptr::write_volatile(clock, u64::from(period));
+            }
+        }
+    }
+    period
+}
+
+#[inline(always)]
+fn read(bucket: *const [u64; BUCKET], at: usize) -> FlowEntry {
+    // SAFETY: `bucket` points to an array's element, and `at` is within it. Others write its words meanwhile, each
+    // at once.
+    FlowEntry(unsafe { ptr::read_volatile(bucket.cast::<u64>().add(at)) })
+}
+
+#[inline(always)]
+fn write(known: &Known, at: u32, entry: FlowEntry) {
+    if let Some(bucket) = FLOWS.get_ptr_mut(known.place.bucket) {
+        let at = at as usize & (BUCKET - 1);
+        // SAFETY: as in `read`.
+        unsafe { ptr::write_volatile(bucket.cast::<u64>().add(at), entry.0) }
+    }
 }

@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use xdp_lb_common::{
     abi::{
-        BackendEntry, Budget, Count, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Meta,
-        PrefixKey, ServiceEntry, ServiceKey, SlotPair, Timing, TokenBucket,
+        BUCKET, BackendEntry, Budget, Count, FragmentEntry, FragmentKey, Meta, PrefixKey,
+        ServiceEntry, ServiceKey, SlotPair, Timing, TokenBucket,
     },
     counters::Counter,
     hash::HashKey,
@@ -29,6 +29,8 @@ pub(crate) static TIMING: Global<Timing> = Global::new(Timing {
     burst: [4000; Budget::COUNT as usize],
     closing_ticks: 60 * 250,
     opening_ticks: 60 * 250,
+    period_shift: 6,
+    bucket_bits: 13,
     fragment_ticks: 30 * 250,
     warning_ticks: 10 * 250,
 });
@@ -59,20 +61,10 @@ pub(crate) static SLOTS: Array<SlotPair> = Array::with_max_entries(1 << 20, BPF_
 pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
 
 #[map]
-pub(crate) static FLOWS_V4: LruHashMap<FlowKey<[u8; 4]>, FlowEntry> =
-    LruHashMap::with_max_entries(1 << 16, 0);
+pub(crate) static FLOWS: Array<[u64; BUCKET]> = Array::with_max_entries(1 << 13, BPF_F_MMAPABLE);
 
 #[map]
-pub(crate) static OPENINGS_V4: LruHashMap<FlowKey<[u8; 4]>, FlowEntry> =
-    LruHashMap::with_max_entries(1 << 16, 0);
-
-#[map]
-pub(crate) static FLOWS_V6: LruHashMap<FlowKey<[u8; 16]>, FlowEntry> =
-    LruHashMap::with_max_entries(1 << 16, 0);
-
-#[map]
-pub(crate) static OPENINGS_V6: LruHashMap<FlowKey<[u8; 16]>, FlowEntry> =
-    LruHashMap::with_max_entries(1 << 16, 0);
+pub(crate) static CLOCK: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =

@@ -12,6 +12,8 @@ pub(crate) struct Packet {
     pub(crate) flow_v6: FlowKey<[u8; 16]>,
     /// The way to the backend. By [`balance`](crate::balance).
     pub(crate) way: Way,
+    /// What the flow table has of the flow. By [`flows`](crate::flows), for itself.
+    pub(crate) found: Found,
     /// Id of the service. By `balance`.
     pub(crate) service: u32,
     /// For tunnels, a hash of the flow. By `balance`.
@@ -83,6 +85,25 @@ pub(crate) struct Way {
     pub(crate) inner_tag: u16,
     /// Fills the struct up to a multiple of eight bytes.
     pub(crate) reserved: u32,
+}
+
+/// An entry of the flow table, and a search for room in a bucket.
+///
+/// Here and not in registers: of what is read back from memory the verifier does not know which turn of a loop wrote
+/// it, so that it does not follow each turn through the rest of the program.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    /// The entry; 0: there is none.
+    pub(crate) entry: u64,
+    /// Where it stands in its bucket.
+    pub(crate) at: u32,
+    /// The best place so far.
+    pub(crate) best: u32,
+    /// How good that is.
+    pub(crate) most: u32,
+    /// Fills the struct up to a multiple of eight bytes.
+    reserved: u32,
 }
 
 /// What a packet does to its connection.

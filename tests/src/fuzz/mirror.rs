@@ -8,28 +8,23 @@ use aya::{
     util::nr_cpus,
 };
 use xdp_lb_common::abi::{
-    self, BackendEntry, BackendLink, Budget, FlowEntry, FlowKey, FragmentEntry, NextHop, PrefixKey,
-    ServiceEntry, ServiceKey, TableRef, TokenBucket, map, mapped,
+    self, BackendEntry, BackendLink, Budget, FragmentEntry, NextHop, PrefixKey, ServiceEntry,
+    ServiceKey, TableRef, TokenBucket, map, mapped,
 };
 
 use crate::{
     plane::Plane,
-    reference::{Backend, Flow, FragmentKey, Kind, Mode, Reference, Slot},
+    reference::{Backend, FragmentKey, Kind, Mode, Reference, Slot},
 };
 
 /// Slots that each service has in the arena.
 pub(super) const REGION: u32 = 16;
-
-/// A map of flows or openings.
-pub(super) type Flows<A> = HashMap<MapData, FlowKey<A>, FlowEntry>;
 
 /// The program's maps, opened once more.
 pub(super) struct Mirror {
     budgets: PerCpuArray<MapData, TokenBucket>,
     /// Full buckets, one for each CPU.
     full: Vec<TokenBucket>,
-    pub(super) flows: (Flows<[u8; 4]>, Flows<[u8; 16]>),
-    pub(super) openings: (Flows<[u8; 4]>, Flows<[u8; 16]>),
     pub(super) fragments: HashMap<MapData, abi::FragmentKey, FragmentEntry>,
     /// The keys that have been written, and the prefixes with their lengths.
     keys: BTreeMap<ServiceKey, u32>,
@@ -61,8 +56,6 @@ impl Mirror {
                 .try_into()
                 .expect("an array"),
             full: vec![bucket; cpus],
-            flows: (hash(find(map::FLOWS_V4)), hash(find(map::FLOWS_V6))),
-            openings: (hash(find(map::OPENINGS_V4)), hash(find(map::OPENINGS_V6))),
             fragments: hash(find(map::FRAGMENTS)),
             keys: BTreeMap::new(),
             prefixes: BTreeMap::new(),
@@ -169,16 +162,6 @@ impl Mirror {
         }
     }
 
-    /// Lets a flow's entry be silent for longer.
-    pub(super) fn age_flow(&mut self, flow: &Flow, ticks: u32) {
-        age(&mut self.flows, flow, ticks);
-    }
-
-    /// The same for an opening.
-    pub(super) fn age_opening(&mut self, flow: &Flow, ticks: u32) {
-        age(&mut self.openings, flow, ticks);
-    }
-
     /// Lets a first fragment have been longer ago.
     pub(super) fn age_fragment(&mut self, key: &FragmentKey, ticks: u32) {
         edit(&mut self.fragments, packed_fragment(key), |entry| {
@@ -235,6 +218,7 @@ fn packed_backend(backend: &Backend) -> BackendEntry {
         next_hop: NextHop { mac, flags }.pack(),
         link: link.pack(),
         source_mac: backend.source_mac,
+        service: backend.service,
         outer_tag: tag(0),
         inner_tag: tag(1),
         ..entry
@@ -256,26 +240,6 @@ pub(super) fn packed_fragment(key: &FragmentKey) -> abi::FragmentKey {
         id,
         protocol: key.protocol,
         reserved: [0; 3],
-    }
-}
-
-fn age(maps: &mut (Flows<[u8; 4]>, Flows<[u8; 16]>), flow: &Flow, ticks: u32) {
-    let older = |entry: &mut FlowEntry| entry.last_seen = entry.last_seen.wrapping_sub(ticks);
-    match (flow.source.ip(), flow.destination.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            edit(
-                &mut maps.0,
-                flow.key(source.octets(), destination.octets()),
-                older,
-            );
-        }
-        (source, destination) => {
-            edit(
-                &mut maps.1,
-                flow.key(octets(source), octets(destination)),
-                older,
-            );
-        }
     }
 }
 

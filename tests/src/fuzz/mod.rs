@@ -201,7 +201,8 @@ impl Epoch {
                 services: 64,
                 backends: 16,
                 slots: 256,
-                flows: 131_072,
+                // More than there are packets, so that no bucket is ever full.
+                flows: 4_000_000,
                 new_flows_per_second: 10_000_000,
             },
             hash_key: HashKey([random.number(), random.number()]),

@@ -1,22 +1,20 @@
 //! Compares what program and reference remember of connections and fragments.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Debug,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Debug, ops::ControlFlow, time::Duration};
 
 use aya::{
     Pod,
     maps::{HashMap, MapData},
 };
-use xdp_lb_common::abi::{BackendRef, FlowEntry, FlowKey};
+use xdp_lb_common::{
+    abi::{BackendRef, Place},
+    hash::{Affinity, HashKey},
+};
 
-use super::mirror::{Flows, Mirror, packed_fragment, ticks};
+use super::mirror::{Mirror, packed_fragment, ticks};
 use crate::{
-    plane::Plane,
-    reference::{Entry, Flow, Known, Reference},
+    plane::{Plane, periods},
+    reference::{Entry, FlowOf, Known, Reference},
 };
 
 /// What is remembered under each key, and a time in ticks: when, or how long ago.
@@ -32,27 +30,24 @@ impl Mirror {
         elapsed: Duration,
     ) -> String {
         let slack = ticks(plane, elapsed) + 2;
-        let mut in_ticks = |time| ticks(plane, time);
-        let flows = expected(&reference.flows, &mut in_ticks);
-        let openings = expected(&reference.openings, &mut in_ticks);
+        let flow_slack = (periods(plane.read(), elapsed) + 2) << UNUSED;
+        let flows = expected(plane, reference);
         let places = reference.fragments.iter().map(|(key, place)| {
             let key = packed_fragment(key);
             let key = (key.source, key.destination, key.id, key.protocol);
-            (key, ((place.backend, place.service), in_ticks(place.age)))
+            (
+                key,
+                ((place.backend, place.service), ticks(plane, place.age)),
+            )
         });
+        let places: Memory<_, _> = places.collect();
         let seen_places = all(&self.fragments).into_iter().map(|(key, entry)| {
             let key = (key.source, key.destination, key.id, key.protocol);
             (key, ((known(entry.backend), entry.service), entry.seen))
         });
         [
-            compare("flow", &seen(&self.flows), &flows, slack),
-            compare("opening", &seen(&self.openings), &openings, slack),
-            compare(
-                "fragments",
-                &seen_places.collect(),
-                &places.collect(),
-                slack,
-            ),
+            compare("flow", &seen(plane), &flows, flow_slack),
+            compare("fragments", &seen_places.collect(), &places, slack),
         ]
         .concat()
     }
@@ -106,37 +101,59 @@ fn all<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Vec<(K, V)> {
     entries.expect("the map can be read")
 }
 
-fn expected(
-    entries: &BTreeMap<Flow, Entry>,
-    mut in_ticks: impl FnMut(Duration) -> u32,
-) -> Memory<Flow, (Known, bool)> {
-    let mut view = |entry: &Entry| ((entry.backend, entry.closing), in_ticks(entry.silent));
-    let viewed = entries.iter().map(|(flow, entry)| (*flow, view(entry)));
-    viewed.collect()
-}
+/// Bits that the times of flow entries have not got: they wrap earlier than those of fragments.
+const UNUSED: u32 = 12;
 
-fn seen((v4, v6): &(Flows<[u8; 4]>, Flows<[u8; 16]>)) -> Memory<Flow, (Known, bool)> {
-    let view = |entry: FlowEntry| {
-        let closing = entry.flags & FlowEntry::FLAG_CLOSING != 0;
-        ((known(entry.backend), closing), entry.last_seen)
+/// Backend, whether the flow is closing, and whether it is an opening.
+type FlowView = (u16, bool, bool);
+
+fn expected(plane: &Plane, reference: &Reference) -> Memory<Place, FlowView> {
+    let shape = plane.read().flow_shape();
+    let view = |(key, entry): (&FlowOf, &Entry), is_opening| {
+        let age = periods(plane.read(), entry.silent) << UNUSED;
+        let place = place(reference.hash_key, shape.bucket_bits, key);
+        (place, ((entry.backend, entry.closing, is_opening), age))
     };
-    let v4 = all(v4)
-        .into_iter()
-        .map(|(key, entry)| (flow(&key), view(entry)));
-    let v6 = all(v6)
-        .into_iter()
-        .map(|(key, entry)| (flow(&key), view(entry)));
-    v4.chain(v6).collect()
+    let flows = reference.flows.iter().map(|entry| view(entry, false));
+    let openings = reference.openings.iter().map(|entry| view(entry, true));
+    flows.chain(openings).collect()
 }
 
-fn flow<A: Copy>(key: &FlowKey<A>) -> Flow
-where
-    IpAddr: From<A>,
-{
-    let end = |address: A, port| SocketAddr::new(address.into(), u16::from_be_bytes(port));
-    Flow {
-        source: end(key.source, key.source_port_be),
-        destination: end(key.destination, key.destination_port_be),
-        protocol: key.protocol,
+fn seen(plane: &Plane) -> Memory<Place, FlowView> {
+    let mut seen = Memory::new();
+    plane.read().each_flow(|place, entry| {
+        let view = (entry.backend(), entry.is_closing(), entry.is_opening());
+        let twice = seen.insert(place, (view, entry.seen() << UNUSED));
+        assert_eq!(twice, None, "a flow has one entry");
+        ControlFlow::Continue(())
+    });
+    seen
+}
+
+/// Where a flow has its entry.
+fn place(hash_key: HashKey, bucket_bits: u32, key: &FlowOf) -> Place {
+    let slot_affinity = if key.by_source {
+        Affinity::Source
+    } else {
+        Affinity::Flow
+    };
+    let hash = |affinity| key.flow.hash(hash_key, affinity);
+    Place::of(hash(slot_affinity), hash(Affinity::Flow), bucket_bits)
+}
+
+impl Plane {
+    /// Lets the entry of a flow or an opening, if it is there, have been silent for longer.
+    pub(super) fn age_entry(&mut self, hash_key: HashKey, key: &FlowOf, age: Duration) {
+        let periods = periods(self.read(), age);
+        let place = place(hash_key, self.read().flow_shape().bucket_bits, key);
+        self.dataplane().edit_flow(place, |entry| {
+            entry.seen_in(entry.seen().wrapping_sub(periods))
+        });
+    }
+
+    /// Forgets all flows at a backend.
+    pub(super) fn forget_flows_at(&mut self, index: u16) {
+        self.read()
+            .forget_flows(|_, entry| entry.backend() == index);
     }
 }

@@ -14,7 +14,10 @@ use crate::{
     packet::WEB,
     plane::{GUE_PORT, INGRESS, Plane, SERVICE},
     random::Random,
-    reference::{Backend, Flow, FragmentKey, Kind, Mode, Prefix, Reference, Service, Slot, Tag},
+    reference::{
+        Backend, Entry, Flow, FlowOf, FragmentKey, Kind, Mode, Prefix, Reference, Service, Slot,
+        Tag,
+    },
 };
 
 /// Services have ids from 1 on.
@@ -109,7 +112,14 @@ impl World {
             0 => entry.serves = !entry.serves,
             1 => entry.serves = true,
             2 => entry.mtu = mtu(random),
-            _ => *entry = backend(random, entry.generation + 1),
+            _ => {
+                *entry = backend(random, entry.generation + 1);
+                // Whoever gets an index has nothing to do with flows of the one before.
+                let stays = |_: &FlowOf, entry: &mut Entry| entry.backend != index;
+                self.reference.flows.retain(stays);
+                self.reference.openings.retain(stays);
+                plane.forget_flows_at(index);
+            }
         }
         Mirror::write_backend(plane, &self.reference, index);
     }
@@ -148,22 +158,24 @@ impl World {
     fn age(&mut self, random: &mut Random, plane: &mut Plane) {
         let time = random.one_of(&AGES);
         let ticks = ticks(plane, time);
-        let start = random_flow(random);
+        let flow = random_flow(random);
+        let by_source = random.once_in(2);
+        let start = FlowOf { flow, by_source };
         let count = random.below(40);
         let reference = &mut self.reference;
         let flows = reference.flows.range_mut(start..).take(count);
         for (flow, entry) in flows.filter(|(_, entry)| entry.silent.is_zero()) {
             entry.silent += time;
-            self.mirror.age_flow(flow, ticks);
+            plane.age_entry(reference.hash_key, flow, time);
         }
         let openings = reference.openings.range_mut(start..).take(count);
         for (flow, entry) in openings.filter(|(_, entry)| entry.silent.is_zero()) {
             entry.silent += time;
-            self.mirror.age_opening(flow, ticks);
+            plane.age_entry(reference.hash_key, flow, time);
         }
         let start = FragmentKey {
-            source: start.source.ip(),
-            destination: start.destination.ip(),
+            source: flow.source.ip(),
+            destination: flow.destination.ip(),
             id: 0,
             protocol: 0,
         };
@@ -255,6 +267,7 @@ fn backend(random: &mut Random, generation: u16) -> Backend {
     });
     let tags = random.below(3);
     Backend {
+        service: any_service(random),
         generation,
         serves: !random.once_in(8),
         mac: mac(random),

@@ -15,6 +15,7 @@ use std::{
 };
 
 pub use self::pool::{on_plane, on_plane_with};
+pub(crate) use self::tracking::periods;
 use crate::{
     packet::{Endpoint, Frame},
     runner,
@@ -26,8 +27,8 @@ use xdp_lb::{
 };
 use xdp_lb_common::{
     abi::{
-        BackendEntry, BackendLink, BackendRef, NextHop, PrefixKey, ServiceEntry, ServiceKey, Slot,
-        TableRef, mapped,
+        BackendEntry, BackendLink, NextHop, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef,
+        mapped,
     },
     hash::HashKey,
 };
@@ -128,6 +129,7 @@ impl Default for Setup {
 /// A loaded program with its maps.
 pub struct Plane {
     dataplane: Dataplane,
+    hash_key: HashKey,
     pins: PathBuf,
     /// Backends that have been started.
     known: BTreeSet<u16>,
@@ -151,6 +153,7 @@ impl Plane {
         let (dataplane, _) = Dataplane::open(&options).expect("a data plane");
         let mut plane = Self {
             dataplane,
+            hash_key: setup.hash_key,
             pins: path,
             known: BTreeSet::new(),
             keys: BTreeSet::new(),
@@ -290,6 +293,9 @@ impl Plane {
     /// Another backend gets the index of an earlier one, and serves.
     pub fn replace(&mut self, index: u16) {
         let generation = self.generation(index) + 1;
+        // As the daemon does, before it gives an index away.
+        self.dataplane
+            .forget_flows(|_, entry| entry.backend() == index);
         self.set_backend(index, INGRESS, generation, NextHop::FLAG_SERVING);
     }
 
@@ -328,15 +334,6 @@ impl Plane {
             entry.tunnel_source = octets(from);
             entry.address = octets(to);
         });
-    }
-
-    /// The reference that an entry for this backend, as it is now, has.
-    #[must_use]
-    pub fn reference(&self, index: u16) -> BackendRef {
-        BackendRef {
-            index,
-            generation: self.generation(index),
-        }
     }
 
     /// Makes an interface that packets may be redirected to; returns its index.

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use xdp_lb::dataplane::OBJECT;
-use xdp_lb_common::abi::{BackendEntry, ServiceEntry, Slot, map};
+use xdp_lb_common::abi::{BackendEntry, ServiceEntry, Slot};
 use xtask::lab::Namespace;
 
 use super::{Plane, Setup};
@@ -68,11 +68,7 @@ impl Plane {
         for index in std::mem::take(&mut self.known) {
             self.write_backend(index, &BackendEntry::default());
         }
-        self.forget::<[u8; 4]>(map::FLOWS_V4);
-        self.forget::<[u8; 4]>(map::OPENINGS_V4);
-        self.forget::<[u8; 16]>(map::FLOWS_V6);
-        self.forget::<[u8; 16]>(map::OPENINGS_V6);
-        self.forget_fragments();
+        self.forget();
         self.begin();
     }
 }

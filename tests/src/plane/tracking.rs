@@ -1,23 +1,140 @@
 //! What the program remembers: flows, openings, fragments.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
+    time::Duration,
+};
 
 use aya::maps::{self, Map, MapData};
-use xdp_lb_common::abi::{FlowEntry, FlowKey, FragmentEntry, FragmentKey, map};
+use xdp_lb::dataplane::Dataplane;
+use xdp_lb_common::{
+    abi::{FlowEntry, FlowKey, FragmentEntry, FragmentKey, Place, ServiceEntry, map},
+    hash::{Address, Affinity, HashKey, flow_hash},
+};
 
-use super::Plane;
+use super::{Plane, SERVICE};
 
-impl Plane {
-    /// What is in the map of flows.
+/// Entries of the flow table, of flows or of openings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    entries: BTreeMap<Place, FlowEntry>,
+    finder: Finder,
+}
+
+impl Remembered {
+    /// How many there are.
     #[must_use]
-    pub fn flows(&self) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
-        self.all(map::FLOWS_V4)
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
-    /// What is in the map of openings.
+    /// True if there is none.
     #[must_use]
-    pub fn openings(&self) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
-        self.all(map::OPENINGS_V4)
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entry of a flow.
+    pub fn get(&self, flow: &FlowKey<impl Address>) -> Option<FlowEntry> {
+        self.entries.get(&self.finder.place(flow)).copied()
+    }
+
+    /// True if a flow has an entry.
+    pub fn contains_key(&self, flow: &FlowKey<impl Address>) -> bool {
+        self.get(flow).is_some()
+    }
+}
+
+/// Knows where flows have their places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Finder {
+    pub(crate) hash_key: HashKey,
+    pub(crate) by_source: bool,
+    pub(crate) bucket_bits: u32,
+}
+
+impl Finder {
+    pub(crate) fn place(self, flow: &FlowKey<impl Address>) -> Place {
+        let hash = |affinity| flow_hash(self.hash_key, affinity, flow);
+        let slot_hash = hash(if self.by_source {
+            Affinity::Source
+        } else {
+            Affinity::Flow
+        });
+        Place::of(slot_hash, hash(Affinity::Flow), self.bucket_bits)
+    }
+}
+
+/// A time in the periods of the flow table, rounded up.
+pub(crate) fn periods(dataplane: &Dataplane, time: Duration) -> u32 {
+    let shift = dataplane.flow_shape().period_shift;
+    dataplane.ticks(time).div_ceil(1 << shift)
+}
+
+impl Plane {
+    /// The flows that are remembered.
+    #[must_use]
+    pub fn flows(&self) -> Remembered {
+        self.remembered(|entry| !entry.is_opening())
+    }
+
+    /// The openings that are remembered.
+    #[must_use]
+    pub fn openings(&self) -> Remembered {
+        self.remembered(FlowEntry::is_opening)
+    }
+
+    fn remembered(&self, is_meant: impl Fn(FlowEntry) -> bool) -> Remembered {
+        let mut entries = BTreeMap::new();
+        self.dataplane.each_flow(|place, entry| {
+            if is_meant(entry) {
+                assert_eq!(entries.insert(place, entry), None, "a flow has one entry");
+            }
+            ControlFlow::Continue(())
+        });
+        let finder = self.finder();
+        Remembered { entries, finder }
+    }
+
+    /// Where flows of [`SERVICE`] have their places.
+    fn finder(&self) -> Finder {
+        let flags = self.dataplane.service(SERVICE).flags;
+        Finder {
+            hash_key: self.hash_key,
+            by_source: flags & ServiceEntry::FLAG_SOURCE_AFFINITY != 0,
+            bucket_bits: self.dataplane.flow_shape().bucket_bits,
+        }
+    }
+
+    /// The entry of a flow, or of its opening.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[must_use]
+    pub fn flow(&self, flow: &FlowKey<impl Address>) -> FlowEntry {
+        let entry = self.dataplane.flow(self.finder().place(flow));
+        entry.expect("the flow has an entry")
+    }
+
+    /// Changes the entry of a flow, or of its opening.
+    pub fn edit_flow(
+        &mut self,
+        flow: &FlowKey<impl Address>,
+        change: impl FnOnce(FlowEntry) -> FlowEntry,
+    ) {
+        let place = self.finder().place(flow);
+        assert!(self.dataplane.flow(place).is_some(), "it has no entry");
+        self.dataplane.edit_flow(place, change);
+    }
+
+    /// Lets a flow or its opening have been silent for `time` longer than it was.
+    pub fn silent_for(&mut self, flow: &FlowKey<impl Address>, time: Duration) {
+        let periods = periods(&self.dataplane, time);
+        self.edit_flow(flow, |entry| {
+            entry.seen_in(entry.seen().wrapping_sub(periods))
+        });
     }
 
     /// What is in the map of fragments.
@@ -43,77 +160,9 @@ impl Plane {
         maps::HashMap::try_from(Map::LruHashMap(data)).expect("a map of fragments")
     }
 
-    /// What is in the map of IPv6 flows.
-    #[must_use]
-    pub fn flows6(&self) -> HashMap<FlowKey<[u8; 16]>, FlowEntry> {
-        let data = MapData::from_pin(self.pins.join(map::FLOWS_V6)).expect("the map is pinned");
-        let map = maps::HashMap::<_, FlowKey<[u8; 16]>, FlowEntry>::try_from(Map::LruHashMap(data));
-        let entries = map
-            .expect("a map of flows")
-            .iter()
-            .collect::<Result<_, _>>();
-        entries.expect("the map can be read")
-    }
-
-    /// The entry of a flow.
-    ///
-    /// # Panics
-    ///
-    /// If there is none.
-    #[must_use]
-    pub fn flow(&self, key: &FlowKey<[u8; 4]>) -> FlowEntry {
-        let entry = self.tracked(map::FLOWS_V4).get(key, 0);
-        entry.expect("the flow has an entry")
-    }
-
-    /// Changes the entry of a flow.
-    pub fn edit_flow(&mut self, key: &FlowKey<[u8; 4]>, change: impl FnOnce(&mut FlowEntry)) {
-        self.edit(map::FLOWS_V4, key, change);
-    }
-
-    /// Changes the entry of an opening.
-    pub fn edit_opening(&mut self, key: &FlowKey<[u8; 4]>, change: impl FnOnce(&mut FlowEntry)) {
-        self.edit(map::OPENINGS_V4, key, change);
-    }
-
-    fn edit(&mut self, name: &str, key: &FlowKey<[u8; 4]>, change: impl FnOnce(&mut FlowEntry)) {
-        let mut map = self.tracked(name);
-        let mut entry = map.get(key, 0).expect("the flow has an entry");
-        change(&mut entry);
-        map.insert(key, entry, 0).expect("the entry can be written");
-    }
-
-    fn all(&self, name: &str) -> HashMap<FlowKey<[u8; 4]>, FlowEntry> {
-        let map = self.tracked(name);
-        let entries = map.iter().collect::<Result<_, _>>();
-        entries.expect("the map can be read")
-    }
-
-    fn tracked(&self, name: &str) -> maps::HashMap<MapData, FlowKey<[u8; 4]>, FlowEntry> {
-        let data = MapData::from_pin(self.pins.join(name)).expect("the map is pinned");
-        let map = maps::HashMap::try_from(Map::LruHashMap(data));
-        map.expect("a map of flows")
-    }
-
-    /// Empties a map of flows or openings.
-    pub(super) fn forget<A>(&mut self, name: &str)
-    where
-        FlowKey<A>: aya::Pod,
-    {
-        let data = MapData::from_pin(self.pins.join(name)).expect("the map is pinned");
-        let map = maps::HashMap::<_, FlowKey<A>, FlowEntry>::try_from(Map::LruHashMap(data));
-        let mut map = map.expect("a map of flows");
-        let keys: Vec<_> = map
-            .keys()
-            .collect::<Result<_, _>>()
-            .expect("the map can be read");
-        for key in keys {
-            map.remove(&key).expect("the entry can be removed");
-        }
-    }
-
-    /// Empties the map of fragments.
-    pub(super) fn forget_fragments(&mut self) {
+    /// Forgets all flows, openings and fragments.
+    pub(super) fn forget(&mut self) {
+        self.dataplane.forget_flows(|_, _| true);
         let mut map = self.fragment_map();
         for key in self.fragments().into_keys() {
             map.remove(&key).expect("the entry can be removed");

@@ -11,7 +11,7 @@ use xdp_lb_common::{
 use super::{
     Stop,
     packet::{Packet, Part, UDP, u16_at},
-    state::{Entry, Flow, Reference, Service, Slot},
+    state::{Entry, Flow, FlowOf, Reference, Service, Slot},
 };
 
 /// What a packet means to its connection.
@@ -48,7 +48,7 @@ impl Reference {
             (None, _) => role(packet)?,
         };
         let service = self.services[&id].clone();
-        let backend = self.balance(&flow, role, &service, events)?;
+        let backend = self.balance(&flow, role, id, &service, events)?;
         if let Part::First { id: packet_id } = packet.part {
             self.remember_first(&flow, packet_id, id, backend);
         }
@@ -62,23 +62,34 @@ impl Reference {
         &mut self,
         flow: &Flow,
         role: Role,
+        id: u32,
         service: &Service,
         events: &mut Vec<Event>,
     ) -> Result<u16, Stop> {
         let slot = self.slot(flow, service);
         let is_at_rest = service.is_adaptive && matches!(slot, Some(Slot::Settled(_)));
         let tracks = service.tracks && !is_at_rest;
+        let mut asked = Asked {
+            key: FlowOf {
+                flow: *flow,
+                by_source: service.by_source,
+            },
+            role,
+            id,
+            service,
+            events,
+        };
         if tracks
             && role != Role::Opens
-            && let Some(backend) = self.continued(flow, role, service, events)
+            && let Some(backend) = self.continued(&mut asked)
         {
             return Ok(backend);
         }
         let slot = slot.ok_or(PassReason::NoBackend)?;
         let backend = match (tracks, role) {
             (false, _) => self.serving(slot.current()),
-            (true, Role::Opens) => self.open(flow, slot, service, events),
-            (true, _) => self.join(flow, role, slot, service, events),
+            (true, Role::Opens) => self.open(&mut asked, slot),
+            (true, _) => self.join(&mut asked, slot),
         };
         match backend {
             Some(backend) => Ok(backend),
@@ -98,18 +109,20 @@ impl Reference {
         service.table.get(usize::try_from(index).ok()?).copied()
     }
 
-    /// Where a flow's entry says that it goes. The packet renews it, unless it may be forged.
-    fn continued(
-        &mut self,
-        flow: &Flow,
-        role: Role,
-        service: &Service,
-        events: &mut Vec<Event>,
-    ) -> Option<u16> {
-        let entry = self.flows.get_mut(flow)?;
-        if is_over(entry, service) {
+    /// Where a flow is remembered to go. The packet renews it, unless it may be forged, and makes a flow of an
+    /// opening, unless it ends it.
+    fn continued(&mut self, asked: &mut Asked<'_>) -> Option<u16> {
+        let Asked { key, role, id, .. } = *asked;
+        if let Some(backend) = self.opened(asked) {
+            if role == Role::Continues {
+                self.remember(asked, backend);
+            }
+            return Some(backend);
+        }
+        let entry = self.flows.get_mut(&key)?;
+        if is_over(entry, asked.service) {
             if role != Role::Quotes {
-                events.push(Event::FlowExpired);
+                asked.events.push(Event::FlowExpired);
             }
             return None;
         }
@@ -118,97 +131,92 @@ impl Reference {
         }
         entry.closing |= role == Role::Ends;
         let backend = entry.backend;
-        self.still_serving(backend)
+        self.serving_for(id, backend)
     }
 
     /// Who gets a SYN.
-    fn open(
-        &mut self,
-        flow: &Flow,
-        slot: Slot,
-        service: &Service,
-        events: &mut Vec<Event>,
-    ) -> Option<u16> {
+    fn open(&mut self, asked: &mut Asked<'_>, slot: Slot) -> Option<u16> {
         if matches!(slot, Slot::Settled(_)) {
             return self.serving(slot.current());
         }
-        if let Some(entry) = self.flows.get(flow).copied() {
-            if entry.closing || is_over(&entry, service) {
+        let key = asked.key;
+        if let Some(entry) = self.flows.get(&key).copied() {
+            if entry.closing || is_over(&entry, asked.service) {
                 // The connection before has ended, and this is another one.
-                events.push(Event::FlowReopened);
-                self.flows.remove(flow);
-                self.openings.remove(flow);
-            } else if let Some(backend) = self.still_serving(entry.backend) {
+                asked.events.push(Event::FlowReopened);
+                self.flows.remove(&key);
+            } else if let Some(backend) = self.serving_for(asked.id, entry.backend) {
                 return Some(backend);
             }
+        }
+        if let Some(backend) = self.opened(asked) {
+            return Some(backend);
         }
         let Slot::Moving { to, .. } = slot else {
             return self.serving(slot.current());
         };
-        if let Some(backend) = self.opened(flow) {
-            return Some(backend);
-        }
         let backend = self.serving(to)?;
-        self.openings.insert(*flow, self.entry(backend));
-        events.push(Event::OpeningCreated);
+        self.flows.remove(&key);
+        self.openings.insert(key, entry(backend));
+        asked.events.push(Event::OpeningCreated);
         Some(backend)
     }
 
-    /// Who gets a packet that is not a SYN and has no entry; it makes one, if it is worth it.
-    fn join(
-        &mut self,
-        flow: &Flow,
-        role: Role,
-        slot: Slot,
-        service: &Service,
-        events: &mut Vec<Event>,
-    ) -> Option<u16> {
-        let backend = self.of_older(flow, role, slot, events);
+    /// Who gets a packet that is not a SYN and that nobody remembers; it is remembered, if it is worth it.
+    fn join(&mut self, asked: &mut Asked<'_>, slot: Slot) -> Option<u16> {
+        let backend = self.of_older(asked, slot);
         let backend = backend.or_else(|| self.serving(slot.current()))?;
-        let is_at_risk = !service.is_adaptive || matches!(slot, Slot::Moving { .. });
-        if role == Role::Continues && is_at_risk {
-            self.flows.insert(*flow, self.entry(backend));
-            events.push(Event::FlowCreated);
+        let is_at_risk = !asked.service.is_adaptive || matches!(slot, Slot::Moving { .. });
+        if asked.role == Role::Continues && is_at_risk {
+            self.remember(asked, backend);
         }
         Some(backend)
     }
 
-    /// On a slot that is moving: the backend of the connection's opening, else the one before.
-    fn of_older(
-        &self,
-        flow: &Flow,
-        role: Role,
-        slot: Slot,
-        events: &mut Vec<Event>,
-    ) -> Option<u16> {
+    /// On a slot that is moving: the backend before.
+    fn of_older(&self, asked: &mut Asked<'_>, slot: Slot) -> Option<u16> {
         let Slot::Moving { from, .. } = slot else {
             return None;
         };
-        if let Some(backend) = self.opened(flow) {
-            return Some(backend);
-        }
         let backend = self.serving(from)?;
-        if role != Role::Quotes {
-            events.push(Event::FlowFollowedPrevious);
+        if asked.role != Role::Quotes {
+            asked.events.push(Event::FlowFollowedPrevious);
         }
         Some(backend)
     }
 
     /// The backend that got the connection's SYN.
-    fn opened(&self, flow: &Flow) -> Option<u16> {
-        let entry = self.openings.get(flow)?;
+    fn opened(&self, asked: &Asked<'_>) -> Option<u16> {
+        let entry = self.openings.get(&asked.key)?;
         if entry.silent > timing::OPENING {
             return None;
         }
-        self.still_serving(entry.backend)
+        self.serving_for(asked.id, entry.backend)
     }
 
-    fn entry(&self, backend: u16) -> Entry {
-        Entry {
-            backend: self.known(backend),
-            silent: Default::default(),
-            closing: false,
-        }
+    /// A flow has one entry.
+    fn remember(&mut self, asked: &mut Asked<'_>, backend: u16) {
+        self.openings.remove(&asked.key);
+        self.flows.insert(asked.key, entry(backend));
+        asked.events.push(Event::FlowCreated);
+    }
+}
+
+/// A packet for which a backend is sought, and what comes of it.
+struct Asked<'a> {
+    key: FlowOf,
+    role: Role,
+    /// The service's id.
+    id: u32,
+    service: &'a Service,
+    events: &'a mut Vec<Event>,
+}
+
+fn entry(backend: u16) -> Entry {
+    Entry {
+        backend,
+        silent: Default::default(),
+        closing: false,
     }
 }
 

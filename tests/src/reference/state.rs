@@ -29,9 +29,9 @@ pub struct Reference {
     /// Backends by index.
     pub backends: HashMap<u16, Backend>,
     /// Connections that have sent more than their SYN.
-    pub flows: BTreeMap<Flow, Entry>,
+    pub flows: BTreeMap<FlowOf, Entry>,
     /// Connections that have sent only their SYN, on a slot that was moving.
-    pub openings: BTreeMap<Flow, Entry>,
+    pub openings: BTreeMap<FlowOf, Entry>,
     /// Packets of which the first fragment has been seen.
     pub fragments: BTreeMap<FragmentKey, FragmentPlace>,
 }
@@ -112,9 +112,20 @@ impl Slot {
     }
 }
 
+/// What a flow is remembered under: where it is looked for depends on what slots are chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlowOf {
+    /// The flow.
+    pub flow: Flow,
+    /// [`Service::by_source`].
+    pub by_source: bool,
+}
+
 /// A backend, and the way to it.
 #[derive(Clone, Debug)]
 pub struct Backend {
+    /// Id of the service that it belongs to: no other one's flows are remembered to be at it.
+    pub service: u32,
     /// Tells backends apart that have had the same index.
     pub generation: u16,
     /// May be sent packets.
@@ -223,8 +234,8 @@ pub struct Known {
 /// What is remembered of a flow or an opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it goes.
-    pub backend: Known,
+    /// Index of the backend that it goes to.
+    pub backend: u16,
     /// How long it has been silent.
     pub silent: Duration,
     /// It has sent a FIN or RST.
@@ -313,6 +324,12 @@ impl Reference {
     pub(super) fn still_serving(&self, known: Known) -> Option<u16> {
         let backend = self.backends.get(&known.index)?;
         (backend.serves && backend.generation == known.generation).then_some(known.index)
+    }
+
+    /// The same for a backend that a flow of a service is remembered to be at.
+    pub(super) fn serving_for(&self, service: u32, index: u16) -> Option<u16> {
+        let backend = self.backends.get(&index)?;
+        (backend.serves && backend.service == service).then_some(index)
     }
 
     /// What is remembered to tell this backend from others that will have its index.

@@ -103,7 +103,7 @@ fn flows_go_on_where_nobody_is_left_for_new_ones() {
         plane.slot(nobody(Slot::MIXED));
         plane.check(tcp().data("2"), &forwarded_to(A));
         let other = tcp().from("203.0.113.7:4000");
-        plane.check(&other.clone().ack(), &passed(PassReason::NoBackend));
-        plane.check(&other.syn(), &passed(PassReason::NoBackend));
+        plane.check(other.clone().ack(), &passed(PassReason::NoBackend));
+        plane.check(other.syn(), &passed(PassReason::NoBackend));
     });
 }

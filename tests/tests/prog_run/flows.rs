@@ -4,16 +4,15 @@
 use std::{net::SocketAddrV4, time::Duration};
 
 use xdp_lb::timing::CLOSING;
-use xdp_lb_common::{
-    abi::{FlowEntry, ServiceEntry},
-    counters::Event,
-};
+use xdp_lb_common::{abi::ServiceEntry, counters::Event};
 use xdp_lb_tests::{
     expect::{Expected, forwarded_to},
     packet::{Tcp, tcp},
     plane::{A, B, C, IDLE, Plane, SERVICE, mixed, moving, on_plane, settled},
 };
 
+/// Longer than the periods by which time is counted.
+const BEYOND: Duration = Duration::from_secs(2);
 /// Enough for the slowest machine between two lines of a test.
 const MARGIN: Duration = Duration::from_secs(20);
 
@@ -23,17 +22,13 @@ fn created(backend: u16) -> Expected {
 
 /// Lets the flow of [`tcp`] have been silent for `time`.
 fn silent_for(plane: &mut Plane, time: Duration) {
-    let ticks = plane.dataplane().ticks(time);
-    plane.edit_flow(&tcp().flow(), |entry| {
-        entry.last_seen = entry.last_seen.wrapping_sub(ticks);
-    });
+    plane.silent_for(&tcp().flow(), time);
 }
 
 /// Tells whether the entry of [`tcp`]'s flow leads to `backend`, and whether it is closing.
 fn entry(plane: &Plane, backend: u16) -> (bool, bool) {
     let entry = plane.flow(&tcp().flow());
-    let leads = entry.backend == plane.reference(backend).pack();
-    (leads, entry.flags & FlowEntry::FLAG_CLOSING != 0)
+    (entry.backend() == backend, entry.is_closing())
 }
 
 const OPEN: (bool, bool) = (true, false);
@@ -73,8 +68,7 @@ fn a_packet_without_syn_makes_an_entry() {
             let client = SocketAddrV4::new([203, 0, 113, 7].into(), port);
             let packet = kind(tcp().from(client));
             plane.check(&packet, &created(A));
-            let expected = plane.reference(A).pack();
-            assert_eq!(plane.flow(&packet.flow()).backend, expected);
+            assert_eq!(plane.flow(&packet.flow()).backend(), A);
             plane.check(&packet, &forwarded_to(A));
         }
         assert_eq!(plane.flows().len(), 5);
@@ -112,12 +106,13 @@ fn other_flows_do_not_follow_an_entry() {
 fn each_packet_renews_the_time_of_its_flow() {
     on_plane(|plane| {
         plane.check(tcp().ack(), &created(A));
-        let first = plane.flow(&tcp().flow()).last_seen;
+        let first = plane.flow(&tcp().flow());
         silent_for(plane, IDLE / 2);
         plane.check(tcp().ack(), &forwarded_to(A));
-        let renewed = plane.flow(&tcp().flow()).last_seen;
-        let later = renewed.wrapping_sub(first);
-        assert!(later <= plane.dataplane().ticks(MARGIN), "{later} ticks");
+        let renewed = plane.flow(&tcp().flow());
+        let later = first.silence(renewed.seen());
+        // A period is no shorter than 100 ms: as many are in MARGIN.
+        assert!(later <= 200, "{later} periods");
     });
 }
 
@@ -171,7 +166,7 @@ fn a_flow_that_was_silent_for_too_long_goes_by_its_slot_and_gets_a_new_entry() {
     on_plane(|plane| {
         plane.check(tcp().ack(), &created(A));
         plane.slot(settled(B));
-        silent_for(plane, IDLE + Duration::from_millis(10));
+        silent_for(plane, IDLE + BEYOND);
         let expired = created(B).with(Event::FlowExpired);
         plane.check(tcp().ack(), &expired);
         assert_eq!(entry(plane, B), OPEN);
@@ -222,7 +217,7 @@ fn an_entry_that_is_closing_lives_shorter() {
         plane.check(tcp().fin().ack(), &forwarded_to(A));
         silent_for(plane, CLOSING.checked_sub(MARGIN).expect("a short margin"));
         plane.check(tcp().ack(), &forwarded_to(A));
-        silent_for(plane, CLOSING + Duration::from_millis(10));
+        silent_for(plane, CLOSING + BEYOND);
         plane.check(tcp().ack(), &created(B).with(Event::FlowExpired));
         assert_eq!(entry(plane, B), OPEN);
     });
@@ -233,9 +228,9 @@ fn the_tick_count_may_wrap_during_a_silence() {
     on_plane(|plane| {
         plane.check(tcp().ack(), &created(A));
         plane.slot(settled(B));
-        // Before the count last wrapped, on a machine that has not been up for weeks.
+        // Before the count last wrapped, on a machine that has not been up for days.
         plane.edit_flow(&tcp().flow(), |entry| {
-            entry.last_seen = entry.last_seen.wrapping_sub(1 << 30);
+            entry.seen_in(entry.seen().wrapping_sub(1 << 18))
         });
         plane.check(tcp().ack(), &created(B).with(Event::FlowExpired));
     });
@@ -248,9 +243,8 @@ fn an_entry_that_another_cpu_has_just_renewed_is_followed() {
     on_plane(|plane| {
         plane.check(tcp().ack(), &created(A));
         plane.slot(settled(B));
-        let ahead = plane.dataplane().ticks(Duration::from_secs(2));
         plane.edit_flow(&tcp().flow(), |entry| {
-            entry.last_seen = entry.last_seen.wrapping_add(ahead);
+            entry.seen_in(entry.seen().wrapping_add(2))
         });
         plane.check(tcp().ack(), &forwarded_to(A));
     });

@@ -37,25 +37,6 @@ impl<A> FlowKey<A> {
     }
 }
 
-/// A remembered flow.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FlowEntry {
-    /// A [`BackendRef`] packed into one word.
-    pub backend: u32,
-    /// When the last packet passed: the low 32 bits of the kernel's tick count.
-    pub last_seen: u32,
-    /// `FlowEntry::FLAG_*`.
-    pub flags: u32,
-    /// Fills the entry up to a multiple of eight bytes.
-    pub reserved: u32,
-}
-
-impl FlowEntry {
-    /// A FIN or RST has passed: the entry's life ends after [`Timing::closing_ticks`] of silence.
-    pub const FLAG_CLOSING: u32 = 1;
-}
-
 /// One particular backend: index and generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackendRef {
@@ -66,7 +47,7 @@ pub struct BackendRef {
 }
 
 impl BackendRef {
-    /// The word that [`FlowEntry::backend`] holds.
+    /// The word that [`FragmentEntry::backend`](super::FragmentEntry::backend) holds.
     #[inline(always)]
     #[must_use]
     pub const fn pack(self) -> u32 {
@@ -88,9 +69,9 @@ impl BackendRef {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
-    /// New entries in the flow map.
+    /// New entries of flows.
     Flows = 0,
-    /// New entries in the map of openings.
+    /// New entries of openings.
     Openings = 1,
     /// New entries in the map of fragments.
     Fragments = 2,
@@ -129,6 +110,10 @@ pub struct Timing {
     pub closing_ticks: u32,
     /// How long an opening is remembered, in ticks.
     pub opening_ticks: u32,
+    /// The flow table counts time in periods of 2 to the power of this many ticks.
+    pub period_shift: u32,
+    /// The flow table has 2 to the power of this many buckets.
+    pub bucket_bits: u32,
     /// How long a first fragment is remembered, in ticks.
     pub fragment_ticks: u32,
     /// The shortest time between two log lines of the same kind on one CPU, in ticks.

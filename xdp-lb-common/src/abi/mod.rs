@@ -6,6 +6,7 @@
 
 mod backend;
 mod flow;
+mod flow_table;
 mod fragment;
 #[cfg(feature = "user")]
 mod pod;
@@ -14,7 +15,8 @@ mod slot;
 
 pub use self::{
     backend::{BackendEntry, BackendLink, NextHop},
-    flow::{BackendRef, Budget, FlowEntry, FlowKey, Timing, TokenBucket},
+    flow::{BackendRef, Budget, FlowKey, Timing, TokenBucket},
+    flow_table::{BUCKET, BUCKET_BITS, FlowBucket, FlowEntry, Place, bucket_bits},
     fragment::{FragmentEntry, FragmentKey},
     service::{PrefixKey, ServiceEntry, ServiceKey, TableRef, mapped},
     slot::{Slot, SlotPair},
@@ -37,15 +39,10 @@ pub mod map {
     pub const SLOTS: &str = "SLOTS";
     /// Array by backend index of [`BackendEntry`](super::BackendEntry), mmap-able.
     pub const BACKENDS: &str = "BACKENDS";
-    /// LRU hash, [`FlowKey`](super::FlowKey) → [`FlowEntry`](super::FlowEntry): connection tracking.
-    pub const FLOWS_V4: &str = "FLOWS_V4";
-    /// [`FLOWS_V4`] for IPv6.
-    pub const FLOWS_V6: &str = "FLOWS_V6";
-    /// LRU hash like those above: connections that began on a slot while it was moving and have
-    /// sent nothing but their SYN yet. Apart from the flows, so that a SYN flood cannot evict one.
-    pub const OPENINGS_V4: &str = "OPENINGS_V4";
-    /// [`OPENINGS_V4`] for IPv6.
-    pub const OPENINGS_V6: &str = "OPENINGS_V6";
+    /// Array of [`BUCKET`](super::BUCKET) [`FlowEntry`](super::FlowEntry)s each, mmap-able: the flow table.
+    pub const FLOWS: &str = "FLOWS";
+    /// Array with one word, mmap-able: the period in which the program has last looked at the flow table.
+    pub const CLOCK: &str = "CLOCK";
     /// LRU hash, [`FragmentKey`](super::FragmentKey) → [`FragmentEntry`](super::FragmentEntry): where
     /// first fragments went.
     pub const FRAGMENTS: &str = "FRAGMENTS";
@@ -60,17 +57,14 @@ pub mod map {
     /// Per-CPU array with one entry: the program's notes on the packet at hand. For the program only.
     pub const SCRATCH: &str = "SCRATCH";
     /// The maps that outlive the daemon. The others begin anew with each program.
-    pub const PINNED: [&str; 14] = [
+    pub const PINNED: [&str; 11] = [
         META,
         SERVICES,
         PREFIXES,
         SERVICE_TABLE,
         SLOTS,
         BACKENDS,
-        FLOWS_V4,
-        FLOWS_V6,
-        OPENINGS_V4,
-        OPENINGS_V6,
+        FLOWS,
         FRAGMENTS,
         COUNTERS,
         SERVICE_COUNTERS,
@@ -129,11 +123,11 @@ const _: () = {
     assert!(size_of::<BackendEntry>() == 64);
     assert!(size_of::<FlowKey<[u8; 4]>>() == 16);
     assert!(size_of::<FlowKey<[u8; 16]>>() == 40);
-    assert!(size_of::<FlowEntry>() == 16);
+    assert!(size_of::<FlowEntry>() == 8);
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<FragmentEntry>() == 16);
     assert!(size_of::<TokenBucket>() == 16);
-    assert!(size_of::<Timing>() == 48);
+    assert!(size_of::<Timing>() == 56);
     assert!(size_of::<Count>() == 16);
 };
 

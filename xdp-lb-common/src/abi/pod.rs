@@ -1,8 +1,8 @@
 //! Leave to copy the types to and from kernel memory, for the daemon.
 
 use super::{
-    BackendEntry, Count, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Meta, PrefixKey,
-    ServiceEntry, ServiceKey, Timing, TokenBucket,
+    BackendEntry, Count, FlowKey, FragmentEntry, FragmentKey, Meta, PrefixKey, ServiceEntry,
+    ServiceKey, Timing, TokenBucket,
 };
 use crate::hash::HashKey;
 
@@ -18,7 +18,6 @@ macro_rules! pod {
 pod!(
     BackendEntry,
     Count,
-    FlowEntry,
     FragmentEntry,
     FragmentKey,
     FlowKey<[u8; 4]>,

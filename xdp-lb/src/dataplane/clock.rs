@@ -28,6 +28,11 @@ impl Ticks {
             .max(1)
     }
 
+    /// The periods by which the flow table counts time, as a power of two of ticks: about a quarter of a second.
+    pub(super) fn period_shift(self) -> u32 {
+        (self.per_second() / 4).max(1).ilog2()
+    }
+
     /// `time` in ticks, rounded up. Times that 32 bits of ticks cannot tell apart are cut off at
     /// half of their range.
     pub(super) fn count(self, time: Duration) -> u32 {

@@ -6,8 +6,8 @@ use std::{fs, io};
 use serde::Serialize;
 use xdp_lb_common::{
     abi::{
-        BackendEntry, Count, FlowEntry, FlowKey, FragmentEntry, FragmentKey, PrefixKey,
-        ServiceEntry, ServiceKey, SlotPair, map,
+        BackendEntry, Count, FlowBucket, FragmentEntry, FragmentKey, PrefixKey, ServiceEntry,
+        ServiceKey, SlotPair, map,
     },
     counters::Counter,
 };
@@ -59,10 +59,9 @@ impl Memory {
                 .sum::<u64>()
         };
         let counters = of_map(map::COUNTERS, Counter::COUNT, cpus);
-        let parts: [(&str, u64); 6] = [
+        let parts: [(&str, u64); 5] = [
             ("lookup tables", of(&[map::SLOTS])),
-            ("flows, IPv4", of(&[map::FLOWS_V4, map::OPENINGS_V4])),
-            ("flows, IPv6", of(&[map::FLOWS_V6, map::OPENINGS_V6])),
+            ("flows", of(&[map::FLOWS])),
             (
                 "services",
                 of(&[
@@ -103,8 +102,7 @@ pub fn of_map(name: &str, entries: u32, cpus: u32) -> u64 {
         map::COUNTERS | map::SERVICE_COUNTERS | map::BACKEND_COUNTERS => {
             ARRAY + entries * (POINTER + cpus * size::<Count>())
         }
-        map::FLOWS_V4 | map::OPENINGS_V4 => lru_hash::<FlowKey<[u8; 4]>, FlowEntry>(entries),
-        map::FLOWS_V6 | map::OPENINGS_V6 => lru_hash::<FlowKey<[u8; 16]>, FlowEntry>(entries),
+        map::FLOWS => mapped_array::<FlowBucket>(entries),
         map::FRAGMENTS => lru_hash::<FragmentKey, FragmentEntry>(entries),
         _ => panic!("no map `{name}`"),
     }
@@ -206,14 +204,13 @@ mod tests {
     #[test]
     fn sixteen_million_flows_take_what_the_kernel_says_they_do() {
         let flows = 1 << 24;
-        assert_eq!(of_map(map::FLOWS_V4, flows, 4), HASH + ((80 + 16) << 24));
-        assert_eq!(of_map(map::FLOWS_V6, flows, 4), HASH + ((104 + 16) << 24));
+        assert_eq!(of_map(map::FLOWS, flows / 8, 4), PAGE + (8 << 24));
         let limits = Limits {
             flows,
             ..Limits::default()
         };
         let memory = Memory::of(Sizes::from(&limits), 4);
-        assert!(memory.total > 216 << 24, "more than 32 bits hold");
+        assert!(memory.total > 8 << 24);
     }
 
     #[test]

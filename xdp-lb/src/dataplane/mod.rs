@@ -14,6 +14,7 @@ mod counters;
 pub mod decap;
 mod detach;
 mod error;
+mod flow_table;
 mod logs;
 mod mapping;
 mod memory;
@@ -30,7 +31,9 @@ use aya::{
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use xdp_lb_common::{
-    abi::{ABI_VERSION, Count, Meta, PrefixKey, ServiceKey, Timing, global, map},
+    abi::{
+        ABI_VERSION, BUCKET, Count, Meta, PrefixKey, ServiceKey, Timing, bucket_bits, global, map,
+    },
     hash::HashKey,
 };
 
@@ -38,16 +41,13 @@ pub use self::{
     attach::{Attachment, Mode, ports},
     counters::{Counters, Traffic},
     error::DataplaneError,
+    flow_table::FlowShape,
     memory::{HostMemory, Memory, Part, of_map, possible_cpus},
     pins::{PinDirectory, User},
     sizes::Sizes,
     state::Found,
 };
-use self::{
-    clock::Ticks,
-    mapping::Mapping,
-    sizes::{FRAGMENTS, OPENINGS},
-};
+use self::{clock::Ticks, flow_table::FlowTable, mapping::Mapping, sizes::FRAGMENTS};
 use crate::config::Limits;
 
 /// The program, as the build script made it. Empty where it had no BPF toolchain.
@@ -84,6 +84,7 @@ pub struct Dataplane {
     service_table: Mapping,
     slots: Mapping,
     backends: Mapping,
+    flows: FlowTable,
     counters: PerCpuArray<MapData, Count>,
     service_counters: PerCpuArray<MapData, Count>,
     backend_counters: PerCpuArray<MapData, Count>,
@@ -119,12 +120,25 @@ impl Dataplane {
             memory::check(Sizes::from(&options.limits))?;
         }
         let ticks = Ticks::of_this_kernel();
-        let timing = timing(&options.limits, ticks, possible_cpus());
+        let shape = FlowShape {
+            bucket_bits: pinned_bucket_bits(&options.pins)?
+                .unwrap_or_else(|| bucket_bits(options.limits.flows)),
+            period_shift: ticks.period_shift(),
+        };
+        let timing = timing(&options.limits, shape, ticks, possible_cpus());
         let mut ebpf = load(options, &timing)?;
+        let sizes = sizes(&ebpf)?;
+        let flows = FlowTable::new(
+            mapping(&mut ebpf, map::FLOWS, 8 * BUCKET)?,
+            mapping(&mut ebpf, map::CLOCK, 8)?,
+            shape,
+            ticks,
+        );
         let mut dataplane = Self {
             pins: options.pins.clone(),
             ticks,
-            sizes: sizes(&ebpf)?,
+            flows,
+            sizes,
             services: take(&mut ebpf, map::SERVICES)?,
             prefixes: take(&mut ebpf, map::PREFIXES)?,
             service_table: mapping(&mut ebpf, map::SERVICE_TABLE, 16)?,
@@ -209,13 +223,13 @@ fn adoptable(pins: &PinDirectory, hash_key: HashKey) -> Result<Origin, Dataplane
     }
 }
 
-fn timing(limits: &Limits, ticks: Ticks, cpus: u32) -> Timing {
+fn timing(limits: &Limits, shape: FlowShape, ticks: Ticks, cpus: u32) -> Timing {
     // Slow enough for an opening to outlive a handshake, and for a first fragment to outlive its
     // packet, whatever else comes meanwhile.
     let lasting = |entries: u32| entries / (crate::timing::ENTRIES_LAST_SECONDS * cpus.max(1));
     let rates = [
         limits.new_flows_per_second,
-        lasting(OPENINGS).min(limits.new_flows_per_second),
+        lasting(8 << shape.bucket_bits).min(limits.new_flows_per_second),
         lasting(FRAGMENTS),
         ANSWERS_PER_SECOND,
     ];
@@ -225,6 +239,8 @@ fn timing(limits: &Limits, ticks: Ticks, cpus: u32) -> Timing {
         burst: std::array::from_fn(|budget| (rates[budget] / 10).max(per_tick[budget])),
         closing_ticks: ticks.count(crate::timing::CLOSING),
         opening_ticks: ticks.count(crate::timing::OPENING),
+        period_shift: shape.period_shift,
+        bucket_bits: shape.bucket_bits,
         fragment_ticks: ticks.count(crate::timing::FRAGMENT),
         warning_ticks: ticks.count(crate::timing::BETWEEN_WARNINGS),
     }
@@ -262,8 +278,19 @@ fn sizes(ebpf: &Ebpf) -> Result<Sizes, DataplaneError> {
         services: size(map::SERVICE_TABLE)?,
         backends: size(map::BACKENDS)?,
         slots: size(map::SLOTS)?.saturating_mul(2),
-        flows: size(map::FLOWS_V4)?,
+        flows: size(map::FLOWS)?.saturating_mul(8),
     })
+}
+
+/// The size of the flow table that is pinned, if one is.
+fn pinned_bucket_bits(pins: &PinDirectory) -> Result<Option<u32>, DataplaneError> {
+    let pinned = pins.path().join(map::FLOWS);
+    if !pinned.exists() {
+        return Ok(None);
+    }
+    let data =
+        MapData::from_pin(&pinned).map_err(|source| DataplaneError::map(map::FLOWS, source))?;
+    Ok(Some(max_entries(map::FLOWS, &data)?.ilog2()))
 }
 
 fn max_entries(name: &'static str, data: &MapData) -> Result<u32, DataplaneError> {

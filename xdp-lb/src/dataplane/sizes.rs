@@ -1,11 +1,8 @@
 //! How many entries the maps have: fixed when they are made, from the config's `limits`.
 
-use xdp_lb_common::abi::map;
+use xdp_lb_common::abi::{bucket_bits, map};
 
 use crate::config::Limits;
-
-/// Entries of each map of openings.
-pub(super) const OPENINGS: u32 = 65_536;
 
 /// Entries of the map of fragments.
 pub(super) const FRAGMENTS: u32 = 32_768;
@@ -19,7 +16,7 @@ pub struct Sizes {
     pub backends: u32,
     /// Slots in the arena.
     pub slots: u32,
-    /// Remembered flows of each address family.
+    /// Remembered flows.
     pub flows: u32,
 }
 
@@ -29,14 +26,14 @@ impl From<&Limits> for Sizes {
             services: limits.services,
             backends: limits.backends + 1,
             slots: limits.slots.div_ceil(2) * 2,
-            flows: limits.flows,
+            flows: 8 << bucket_bits(limits.flows),
         }
     }
 }
 
 impl Sizes {
     /// The maps whose sizes depend on the limits or are fixed here, with their entries.
-    pub(super) const fn entries(self) -> [(&'static str, u32); 12] {
+    pub(super) const fn entries(self) -> [(&'static str, u32); 9] {
         // Every VIP has a key of its own as well.
         let keys = self.services.saturating_mul(2);
         [
@@ -47,10 +44,7 @@ impl Sizes {
             (map::SLOTS, self.slots / 2),
             (map::BACKENDS, self.backends),
             (map::BACKEND_COUNTERS, self.backends),
-            (map::FLOWS_V4, self.flows),
-            (map::FLOWS_V6, self.flows),
-            (map::OPENINGS_V4, OPENINGS),
-            (map::OPENINGS_V6, OPENINGS),
+            (map::FLOWS, self.flows / 8),
             (map::FRAGMENTS, FRAGMENTS),
         ]
     }

@@ -1,8 +1,12 @@
 //! What the tables need of the maps; [`Dataplane`] has it, and tests have it in memory.
 
-use xdp_lb_common::abi::{BackendEntry, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef};
+use std::ops::ControlFlow;
 
-use crate::dataplane::{Dataplane, DataplaneError};
+use xdp_lb_common::abi::{
+    BackendEntry, FlowEntry, Place, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef,
+};
+
+use crate::dataplane::{Dataplane, DataplaneError, FlowShape};
 
 /// Reading and writing the maps. See the methods of [`Dataplane`] of the same names.
 pub(super) trait Maps {
@@ -19,6 +23,11 @@ pub(super) trait Maps {
     fn set_backends(&mut self, changes: &[(u16, BackendEntry)]) -> Result<(), DataplaneError>;
     fn begin_backend(&mut self, index: u16) -> Result<(), DataplaneError>;
     fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError>;
+    fn each_flow(&self, look: &mut dyn FnMut(Place, FlowEntry));
+    fn flow_shape(&self) -> FlowShape;
+    fn flow_period(&self) -> u32;
+    /// Forgets the flows at these backends.
+    fn forget_flows_at(&mut self, is_meant: &dyn Fn(u16) -> bool);
     fn ticks(&self, time: std::time::Duration) -> u32;
 }
 
@@ -73,6 +82,25 @@ impl Maps for Dataplane {
 
     fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError> {
         self.wait_for_packets_in_flight()
+    }
+
+    fn each_flow(&self, look: &mut dyn FnMut(Place, FlowEntry)) {
+        self.each_flow(|place, entry| {
+            look(place, entry);
+            ControlFlow::Continue(())
+        });
+    }
+
+    fn flow_shape(&self) -> FlowShape {
+        self.flow_shape()
+    }
+
+    fn flow_period(&self) -> u32 {
+        self.flow_period()
+    }
+
+    fn forget_flows_at(&mut self, is_meant: &dyn Fn(u16) -> bool) {
+        self.forget_flows(|_, entry| is_meant(entry.backend()));
     }
 
     fn ticks(&self, time: std::time::Duration) -> u32 {

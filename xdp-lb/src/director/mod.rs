@@ -142,7 +142,7 @@ impl Director {
             .max();
         let until = Instant::now() + longest.unwrap_or_default();
         let sizes = dataplane.sizes();
-        let tables = Tables::adopt(&dataplane, sizes, config.hash_key, &found, until);
+        let tables = Tables::adopt(&mut dataplane, sizes, config.hash_key, &found, until);
         let mut health = HealthChecks::new(&config).context("health checks")?;
         health.intern(&mut config);
         let vrrp = Vrrp::start(&paths.state).with_context(|| {

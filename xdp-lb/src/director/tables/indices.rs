@@ -1,5 +1,5 @@
-//! Handing out backend indices, those that were given back last, last: a flow entry that still
-//! refers to an earlier backend has time to age.
+//! Handing out backend indices, those that were given back last, last: whoever looks at counters by index has
+//! time to notice.
 
 use std::collections::{HashSet, VecDeque};
 

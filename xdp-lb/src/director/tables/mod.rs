@@ -9,6 +9,7 @@ mod backend;
 mod fingerprint;
 mod indices;
 mod keys;
+mod rest;
 mod room;
 mod slots;
 mod table;
@@ -42,6 +43,8 @@ pub(super) struct Tables {
     hash_key: HashKey,
     room: Room,
     tables: BTreeMap<u32, Table>,
+    /// When to look next whether slots can rest.
+    next_look: Option<Instant>,
 }
 
 /// What a change did to one service.
@@ -56,7 +59,7 @@ pub(super) struct Moved {
 impl Tables {
     /// Takes over what was found in the maps; slots that are found moving do so until `until`.
     pub(super) fn adopt(
-        maps: &impl Maps,
+        maps: &mut impl Maps,
         sizes: Sizes,
         hash_key: HashKey,
         found: &Found,
@@ -66,6 +69,7 @@ impl Tables {
             hash_key,
             room: Room::new(sizes),
             tables: BTreeMap::new(),
+            next_look: None,
         };
         for (key, id) in keys::found(found) {
             if id < sizes.services {
@@ -92,6 +96,8 @@ impl Tables {
             table.members.insert(unmapped(entry.address), index);
             in_use.insert(index);
         }
+        // Those of backends that went when nobody was left to forget them.
+        maps.forget_flows_at(&|index| !in_use.contains(&index));
         this.room.indices = Indices::new(sizes.backends, &in_use);
         this
     }
@@ -160,16 +166,14 @@ impl Tables {
         Ok(report)
     }
 
-    /// Ends the moving of slots whose time has come. Returns when to call it again.
+    /// Ends the moving of slots whose time has come, and lets those rest that can. Returns when to call it again.
     pub(super) fn settle(&mut self, maps: &mut impl Maps, now: Instant) -> Option<Instant> {
         for table in self.tables.values_mut() {
             table.settle(maps, now);
         }
-        self.tables
-            .values()
-            .flat_map(|table| &table.moving)
-            .map(|moving| moving.until)
-            .min()
+        let moving = self.tables.values().flat_map(|table| &table.moving);
+        let next = moving.map(|moving| moving.until).min();
+        next.into_iter().chain(self.rest(maps, now)).min()
     }
 
     /// Refuses what would not fit, before anything is written.

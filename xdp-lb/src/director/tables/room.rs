@@ -1,6 +1,8 @@
 //! Room in the maps: free slots and free backend indices. What is given back is used again only after
 //! the packets under way have passed, which may still refer to it.
 
+use std::collections::HashSet;
+
 use xdp_lb_common::abi::TableRef;
 
 use super::{arena::Arena, indices::Indices};
@@ -85,6 +87,11 @@ impl Room {
             return Ok(());
         }
         maps.wait_for_packets_in_flight()?;
+        if !self.leaving_backends.is_empty() {
+            // Whoever gets the index next has nothing to do with them.
+            let leaving: HashSet<u16> = self.leaving_backends.iter().copied().collect();
+            maps.forget_flows_at(&|index| leaving.contains(&index));
+        }
         self.leaving_regions
             .drain(..)
             .for_each(|region| self.arena.release(region));

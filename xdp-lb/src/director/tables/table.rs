@@ -37,6 +37,8 @@ pub(in crate::director) struct Table {
     pub(super) moving: Vec<Moving>,
     /// True until the first table: no flow can be known.
     is_new: bool,
+    /// False where it is known that no slot is mixed.
+    pub(super) may_have_mixed: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ impl Table {
             serving: BTreeSet::new(),
             moving: Vec::new(),
             is_new: true,
+            may_have_mixed: true,
         }
     }
 
@@ -168,6 +171,7 @@ impl Table {
         };
         maps.set_service(self.id, &self.entry);
         self.remember_moving(&held, &next, now + service.idle_timeout);
+        self.may_have_mixed = true;
         self.is_new &= next.slots.is_empty();
         self.inputs = Some(inputs);
         self.serving = serving;
@@ -245,6 +249,7 @@ impl Table {
         if due.is_empty() {
             return;
         }
+        self.may_have_mixed = true;
         // A slot that has moved again since has a later time as well.
         let again: HashSet<u32> = self
             .moving

@@ -110,9 +110,10 @@ fn all_that_decides_where_a_connection_goes_counts() {
 #[test]
 fn another_key_of_flows_makes_another_fingerprint_of_the_same_table() {
     let fingerprint = |hash_key| {
-        let maps = Memory::new();
+        let mut maps = Memory::new();
         let now = Instant::now();
-        let tables = Tables::adopt(&maps, SIZES, hash_key, &maps.found(), now);
+        let found = maps.found();
+        let tables = Tables::adopt(&mut maps, SIZES, hash_key, &found, now);
         let mut world = World { maps, tables, now };
         let modulo = DesiredService {
             scheduler: Scheduler::Modulo,

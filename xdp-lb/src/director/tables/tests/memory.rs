@@ -2,10 +2,12 @@
 
 use std::{cell::Cell, collections::BTreeMap, net::IpAddr, time::Duration};
 
-use xdp_lb_common::abi::{BackendEntry, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef};
+use xdp_lb_common::abi::{
+    BackendEntry, FlowEntry, Place, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef,
+};
 
 use crate::{
-    dataplane::{DataplaneError, Found, Sizes},
+    dataplane::{DataplaneError, FlowShape, Found, Sizes},
     director::{desired::unmapped, maps::Maps},
 };
 
@@ -14,6 +16,11 @@ pub(super) const SIZES: Sizes = Sizes {
     backends: 12,
     slots: 600,
     flows: 0,
+};
+
+pub(super) const SHAPE: FlowShape = FlowShape {
+    bucket_bits: 20,
+    period_shift: 0,
 };
 
 #[derive(Clone)]
@@ -28,6 +35,8 @@ pub(super) struct Memory {
     /// Calls of `set_backends`.
     pub(super) batches: usize,
     pub(super) barriers: Cell<usize>,
+    /// Remembered flows.
+    pub(super) flows: Vec<(Place, FlowEntry)>,
 }
 
 impl Memory {
@@ -41,6 +50,7 @@ impl Memory {
             writes: 0,
             batches: 0,
             barriers: Cell::new(0),
+            flows: Vec::new(),
         }
     }
 
@@ -168,6 +178,24 @@ impl Maps for Memory {
     fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError> {
         self.barriers.set(self.barriers.get() + 1);
         Ok(())
+    }
+
+    fn forget_flows_at(&mut self, is_meant: &dyn Fn(u16) -> bool) {
+        self.flows.retain(|(_, entry)| !is_meant(entry.backend()));
+    }
+
+    fn each_flow(&self, look: &mut dyn FnMut(Place, FlowEntry)) {
+        self.flows
+            .iter()
+            .for_each(|&(place, entry)| look(place, entry));
+    }
+
+    fn flow_shape(&self) -> FlowShape {
+        SHAPE
+    }
+
+    fn flow_period(&self) -> u32 {
+        0
     }
 
     fn ticks(&self, time: Duration) -> u32 {

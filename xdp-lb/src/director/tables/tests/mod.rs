@@ -104,9 +104,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let maps = Memory::new();
+        let mut maps = Memory::new();
         let now = Instant::now();
-        let tables = Tables::adopt(&maps, SIZES, HashKey::DEFAULT, &maps.found(), now);
+        let found = maps.found();
+        let tables = Tables::adopt(&mut maps, SIZES, HashKey::DEFAULT, &found, now);
         Self { maps, tables, now }
     }
 
@@ -125,13 +126,8 @@ impl World {
     /// As another daemon would take over.
     fn restart(&mut self) {
         let until = self.now + GRACE;
-        self.tables = Tables::adopt(
-            &self.maps,
-            SIZES,
-            HashKey::DEFAULT,
-            &self.maps.found(),
-            until,
-        );
+        let found = self.maps.found();
+        self.tables = Tables::adopt(&mut self.maps, SIZES, HashKey::DEFAULT, &found, until);
     }
 }
 

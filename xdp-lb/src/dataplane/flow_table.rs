@@ -1,0 +1,147 @@
+//! The flow table as the daemon sees it: all of it, at the speed of memory.
+
+use std::{
+    cell::Cell,
+    ops::ControlFlow,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use xdp_lb_common::abi::{BUCKET, FlowEntry, Place};
+
+use super::{Dataplane, clock::Ticks, mapping::Mapping};
+
+/// How the table counts time, and how large it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowShape {
+    /// 2 to the power of this many buckets.
+    pub bucket_bits: u32,
+    /// Periods of 2 to the power of this many ticks.
+    pub period_shift: u32,
+}
+
+/// The table's memory, and its clock.
+pub(super) struct FlowTable {
+    memory: Mapping,
+    shape: FlowShape,
+    clock: Mapping,
+    /// What the program's clock was found to show, and when.
+    read: Cell<(u64, Instant)>,
+    period: Duration,
+}
+
+impl FlowTable {
+    pub(super) fn new(memory: Mapping, clock: Mapping, shape: FlowShape, ticks: Ticks) -> Self {
+        let period = Duration::from_secs(1) / ticks.per_second() * (1 << shape.period_shift);
+        Self {
+            memory,
+            shape,
+            clock,
+            read: Cell::new((0, Instant::now())),
+            period,
+        }
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        self.memory.words()
+    }
+
+    /// The period that it is, or an earlier one where no packet has been looked up for long.
+    fn period(&self) -> u32 {
+        let shown = self.clock.words()[0].load(Ordering::Relaxed);
+        let (known, at) = self.read.get();
+        if shown != known {
+            self.read.set((shown, Instant::now()));
+        }
+        let passed = if shown == known {
+            at.elapsed().as_nanos() / self.period.as_nanos()
+        } else {
+            0
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "periods wrap")]
+        let period = shown as u32 + passed as u32;
+        FlowEntry::period(period, 0)
+    }
+}
+
+impl Dataplane {
+    /// How the flow table counts time, and how large it is.
+    #[must_use]
+    pub fn flow_shape(&self) -> FlowShape {
+        self.flows.shape
+    }
+
+    /// The period of time that it is, as flow entries count it; an earlier one where no packet has been looked up
+    /// since the daemon started.
+    #[must_use]
+    pub fn flow_period(&self) -> u32 {
+        self.flows.period()
+    }
+
+    /// Shows each entry with its place, until `look` breaks off.
+    pub fn each_flow(&self, mut look: impl FnMut(Place, FlowEntry) -> ControlFlow<()>) {
+        for (bucket, words) in (0..).zip(self.flows.words().chunks_exact(BUCKET)) {
+            for word in words {
+                let entry = FlowEntry(word.load(Ordering::Relaxed));
+                if entry.is_none() {
+                    continue;
+                }
+                let fingerprint = entry.fingerprint();
+                let place = Place {
+                    bucket,
+                    fingerprint,
+                };
+                if look(place, entry).is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Forgets the flows that `is_over` picks, and returns how many those were. One that a packet renews at that
+    /// very moment may stay.
+    pub fn forget_flows(&self, mut is_over: impl FnMut(Place, FlowEntry) -> bool) -> u64 {
+        let mut forgotten = 0;
+        for (bucket, words) in (0..).zip(self.flows.words().chunks_exact(BUCKET)) {
+            for word in words {
+                let held = word.load(Ordering::Relaxed);
+                let entry = FlowEntry(held);
+                let fingerprint = entry.fingerprint();
+                let place = Place {
+                    bucket,
+                    fingerprint,
+                };
+                if !entry.is_none() && is_over(place, entry) {
+                    let (relaxed, none) = (Ordering::Relaxed, FlowEntry::default().0);
+                    forgotten +=
+                        u64::from(word.compare_exchange(held, none, relaxed, relaxed).is_ok());
+                }
+            }
+        }
+        forgotten
+    }
+
+    /// The entry at a place, if there is one.
+    #[must_use]
+    pub fn flow(&self, place: Place) -> Option<FlowEntry> {
+        let found = self.flow_word(place)?.load(Ordering::Relaxed);
+        Some(FlowEntry(found))
+    }
+
+    /// Changes the entry at a place, if there is one.
+    pub fn edit_flow(&mut self, place: Place, change: impl FnOnce(FlowEntry) -> FlowEntry) {
+        if let Some(word) = self.flow_word(place) {
+            let entry = FlowEntry(word.load(Ordering::Relaxed));
+            word.store(change(entry).0, Ordering::Relaxed);
+        }
+    }
+
+    fn flow_word(&self, place: Place) -> Option<&AtomicU64> {
+        let start = usize::try_from(place.bucket).ok()? * BUCKET;
+        let bucket = self.flows.words().get(start..start + BUCKET)?;
+        bucket.iter().find(|word| {
+            let entry = FlowEntry(word.load(Ordering::Relaxed));
+            !entry.is_none() && entry.fingerprint() == place.fingerprint
+        })
+    }
+}

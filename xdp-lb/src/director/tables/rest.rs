@@ -1,0 +1,116 @@
+//! When slots of a service that tracks adaptively come to rest: a slot that has moved is settled again once no
+//! remembered flow disagrees with it, so that its flows are looked up no more.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use tracing::warn;
+use xdp_lb_common::abi::{FlowEntry, ServiceEntry, Slot};
+
+use super::{Table, Tables};
+use crate::{director::maps::Maps, timing};
+
+/// How often it is looked whether slots can rest, while there are any that could.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// A table with slots that may come to rest.
+struct Candidate {
+    slots: Vec<Slot>,
+    /// Slots that a remembered flow disagrees with.
+    disagree: Vec<bool>,
+    /// How long its flows are remembered.
+    idle_ticks: u32,
+}
+
+impl Candidate {
+    fn of(table: &Table, maps: &impl Maps) -> Option<Self> {
+        if table.entry.flags & ServiceEntry::FLAG_ADAPTIVE == 0 {
+            return None;
+        }
+        let slots = maps.slots(table.region());
+        slots.iter().any(is_mixed).then(|| Self {
+            disagree: vec![false; slots.len()],
+            slots,
+            idle_ticks: table.entry.idle_ticks,
+        })
+    }
+}
+
+fn is_mixed(slot: &Slot) -> bool {
+    slot.previous == Slot::MIXED && slot.current != 0
+}
+
+impl Tables {
+    /// Lets slots rest that can. Returns when to look again.
+    pub(super) fn rest(&mut self, maps: &mut impl Maps, now: Instant) -> Option<Instant> {
+        if let Some(next) = self.next_look.filter(|&next| now < next) {
+            return Some(next);
+        }
+        let mut candidates: HashMap<u32, Candidate> = HashMap::new();
+        for (&id, table) in &mut self.tables {
+            if table.may_have_mixed {
+                let candidate = Candidate::of(table, maps);
+                table.may_have_mixed = candidate.is_some();
+                candidates.extend(candidate.map(|candidate| (id, candidate)));
+            }
+        }
+        self.next_look = (!candidates.is_empty()).then(|| now + LOOK);
+        if candidates.is_empty() {
+            return None;
+        }
+        // Packets that have seen a slot move may still be writing what they remember.
+        if let Err(error) = maps.wait_for_packets_in_flight() {
+            warn!(%error, "slots cannot come to rest");
+            return self.next_look;
+        }
+        self.mark(maps, &mut candidates);
+        for (id, candidate) in candidates {
+            let offset = self.tables[&id].region().offset;
+            let slots = (offset..).zip(&candidate.slots);
+            for ((at, slot), disagrees) in slots.zip(candidate.disagree) {
+                if is_mixed(slot) && !disagrees {
+                    let previous = 0;
+                    maps.set_slots(at, &[Slot { previous, ..*slot }]);
+                }
+            }
+        }
+        self.next_look
+    }
+
+    /// Finds the slots that remembered flows disagree with.
+    fn mark(&self, maps: &impl Maps, candidates: &mut HashMap<u32, Candidate>) {
+        let members = self.tables.iter().flat_map(|(&id, table)| {
+            let indices = table.members.values();
+            indices.map(move |&index| (index, id))
+        });
+        let owner: HashMap<u16, u32> = members.collect();
+        let [opening, closing] = [timing::OPENING, timing::CLOSING].map(|time| maps.ticks(time));
+        let (shape, period) = (maps.flow_shape(), maps.flow_period());
+        maps.each_flow(&mut |place, entry: FlowEntry| {
+            let index = entry.backend();
+            let candidate = owner.get(&index).and_then(|id| candidates.get_mut(id));
+            let Some(candidate) = candidate else { return };
+            let ticks = if entry.is_opening() {
+                opening
+            } else if entry.is_closing() {
+                closing.min(candidate.idle_ticks)
+            } else {
+                candidate.idle_ticks
+            };
+            if entry.was_silent_for(ticks, period, shape.period_shift) {
+                return;
+            }
+            let size = u32::try_from(candidate.slots.len()).unwrap_or(u32::MAX);
+            let (first, last) = place.slots(shape.bucket_bits, size);
+            let (Ok(first), Ok(last)) = (usize::try_from(first), usize::try_from(last)) else {
+                return;
+            };
+            let slots = candidate.slots[first..=last].iter();
+            for (slot, disagrees) in slots.zip(&mut candidate.disagree[first..=last]) {
+                *disagrees |= slot.current != index;
+            }
+        });
+    }
+}
