@@ -123,7 +123,7 @@ counters! {
     }
     "What may happen on a packet's way." Event {
         FlowCreated "flow_created" "A flow was remembered.",
-        FlowNotCreated "flow_not_created" "A flow was not remembered, by rate or because the map was full; it goes by its slot.",
+        FlowNotCreated "flow_not_created" "A flow was not remembered, since new ones came too fast; it goes by its slot.",
         FlowExpired "flow_expired" "A packet came for a flow that had been silent for longer than its time.",
         FlowReopened "flow_reopened" "A SYN replaced a flow that had ended.",
         FlowFollowedPrevious "flow_followed_previous" "A flow that nobody remembered went to its slot's previous backend.",

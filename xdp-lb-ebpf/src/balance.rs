@@ -80,7 +80,7 @@ fn balance<A: Tracked>(
     } else {
         hash
     };
-    let place = Place::of(hash, flow_hash, TIMING.load().bucket_bits);
+    let place = Place::of(flow_hash, TIMING.load().bucket_bits);
     let known = flows::look_up(place, service.idle_ticks, found);
     if segment == Segment::Opens {
         match by_opening(frame, &known, slot, service) {

@@ -18,6 +18,6 @@ pub const BETWEEN_WARNINGS: Duration = Duration::from_secs(10);
 /// (`ipfrag_time`).
 pub const FRAGMENT: Duration = Duration::from_secs(30);
 
-/// How long, in seconds, it takes all CPUs at the least to fill the map of openings or that of
+/// How long, in seconds, it takes all CPUs at the least to fill the flow table with openings or the map of
 /// fragments, and so how long an entry lasts under a flood of others: several round trips.
 pub const ENTRIES_LAST_SECONDS: u32 = 2;

@@ -14,7 +14,7 @@ use xdp_lb_common::{
 use super::mirror::{Mirror, packed_fragment, ticks};
 use crate::{
     plane::{Plane, periods},
-    reference::{Entry, FlowOf, Known, Reference},
+    reference::{Entry, Flow, Known, Reference},
 };
 
 /// What is remembered under each key, and a time in ticks: when, or how long ago.
@@ -109,9 +109,9 @@ type FlowView = (u16, bool, bool);
 
 fn expected(plane: &Plane, reference: &Reference) -> Memory<Place, FlowView> {
     let shape = plane.read().flow_shape();
-    let view = |(key, entry): (&FlowOf, &Entry), is_opening| {
+    let view = |(flow, entry): (&Flow, &Entry), is_opening| {
         let age = periods(plane.read(), entry.silent) << UNUSED;
-        let place = place(reference.hash_key, shape.bucket_bits, key);
+        let place = place(reference.hash_key, shape.bucket_bits, flow);
         (place, ((entry.backend, entry.closing, is_opening), age))
     };
     let flows = reference.flows.iter().map(|entry| view(entry, false));
@@ -131,21 +131,15 @@ fn seen(plane: &Plane) -> Memory<Place, FlowView> {
 }
 
 /// Where a flow has its entry.
-fn place(hash_key: HashKey, bucket_bits: u32, key: &FlowOf) -> Place {
-    let slot_affinity = if key.by_source {
-        Affinity::Source
-    } else {
-        Affinity::Flow
-    };
-    let hash = |affinity| key.flow.hash(hash_key, affinity);
-    Place::of(hash(slot_affinity), hash(Affinity::Flow), bucket_bits)
+fn place(hash_key: HashKey, bucket_bits: u32, flow: &Flow) -> Place {
+    Place::of(flow.hash(hash_key, Affinity::Flow), bucket_bits)
 }
 
 impl Plane {
     /// Lets the entry of a flow or an opening, if it is there, have been silent for longer.
-    pub(super) fn age_entry(&mut self, hash_key: HashKey, key: &FlowOf, age: Duration) {
+    pub(super) fn age_entry(&mut self, hash_key: HashKey, flow: &Flow, age: Duration) {
         let periods = periods(self.read(), age);
-        let place = place(hash_key, self.read().flow_shape().bucket_bits, key);
+        let place = place(hash_key, self.read().flow_shape().bucket_bits, flow);
         self.dataplane().edit_flow(place, |entry| {
             entry.seen_in(entry.seen().wrapping_sub(periods))
         });

@@ -15,8 +15,7 @@ use crate::{
     plane::{GUE_PORT, INGRESS, Plane, SERVICE},
     random::Random,
     reference::{
-        Backend, Entry, Flow, FlowOf, FragmentKey, Kind, Mode, Prefix, Reference, Service, Slot,
-        Tag,
+        Backend, Entry, Flow, FragmentKey, Kind, Mode, Prefix, Reference, Service, Slot, Tag,
     },
 };
 
@@ -115,7 +114,7 @@ impl World {
             _ => {
                 *entry = backend(random, entry.generation + 1);
                 // Whoever gets an index has nothing to do with flows of the one before.
-                let stays = |_: &FlowOf, entry: &mut Entry| entry.backend != index;
+                let stays = |_: &Flow, entry: &mut Entry| entry.backend != index;
                 self.reference.flows.retain(stays);
                 self.reference.openings.retain(stays);
                 plane.forget_flows_at(index);
@@ -158,9 +157,7 @@ impl World {
     fn age(&mut self, random: &mut Random, plane: &mut Plane) {
         let time = random.one_of(&AGES);
         let ticks = ticks(plane, time);
-        let flow = random_flow(random);
-        let by_source = random.once_in(2);
-        let start = FlowOf { flow, by_source };
+        let start = random_flow(random);
         let count = random.below(40);
         let reference = &mut self.reference;
         let flows = reference.flows.range_mut(start..).take(count);
@@ -174,8 +171,8 @@ impl World {
             plane.age_entry(reference.hash_key, flow, time);
         }
         let start = FragmentKey {
-            source: flow.source.ip(),
-            destination: flow.destination.ip(),
+            source: start.source.ip(),
+            destination: start.destination.ip(),
             id: 0,
             protocol: 0,
         };

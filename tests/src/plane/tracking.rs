@@ -9,11 +9,11 @@ use std::{
 use aya::maps::{self, Map, MapData};
 use xdp_lb::dataplane::Dataplane;
 use xdp_lb_common::{
-    abi::{FlowEntry, FlowKey, FragmentEntry, FragmentKey, Place, ServiceEntry, map},
+    abi::{FlowEntry, FlowKey, FragmentEntry, FragmentKey, Place, map},
     hash::{Address, Affinity, HashKey, flow_hash},
 };
 
-use super::{Plane, SERVICE};
+use super::Plane;
 
 /// Entries of the flow table, of flows or of openings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,21 +48,15 @@ impl Remembered {
 
 /// Knows where flows have their places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Finder {
-    pub(crate) hash_key: HashKey,
-    pub(crate) by_source: bool,
-    pub(crate) bucket_bits: u32,
+struct Finder {
+    hash_key: HashKey,
+    bucket_bits: u32,
 }
 
 impl Finder {
-    pub(crate) fn place(self, flow: &FlowKey<impl Address>) -> Place {
-        let hash = |affinity| flow_hash(self.hash_key, affinity, flow);
-        let slot_hash = hash(if self.by_source {
-            Affinity::Source
-        } else {
-            Affinity::Flow
-        });
-        Place::of(slot_hash, hash(Affinity::Flow), self.bucket_bits)
+    fn place(self, flow: &FlowKey<impl Address>) -> Place {
+        let hash = flow_hash(self.hash_key, Affinity::Flow, flow);
+        Place::of(hash, self.bucket_bits)
     }
 }
 
@@ -97,12 +91,9 @@ impl Plane {
         Remembered { entries, finder }
     }
 
-    /// Where flows of [`SERVICE`] have their places.
     fn finder(&self) -> Finder {
-        let flags = self.dataplane.service(SERVICE).flags;
         Finder {
             hash_key: self.hash_key,
-            by_source: flags & ServiceEntry::FLAG_SOURCE_AFFINITY != 0,
             bucket_bits: self.dataplane.flow_shape().bucket_bits,
         }
     }

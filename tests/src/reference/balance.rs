@@ -11,7 +11,7 @@ use xdp_lb_common::{
 use super::{
     Stop,
     packet::{Packet, Part, UDP, u16_at},
-    state::{Entry, Flow, FlowOf, Reference, Service, Slot},
+    state::{Entry, Flow, Reference, Service, Slot},
 };
 
 /// What a packet means to its connection.
@@ -70,10 +70,7 @@ impl Reference {
         let is_at_rest = service.is_adaptive && matches!(slot, Some(Slot::Settled(_)));
         let tracks = service.tracks && !is_at_rest;
         let mut asked = Asked {
-            key: FlowOf {
-                flow: *flow,
-                by_source: service.by_source,
-            },
+            flow: *flow,
             role,
             id,
             service,
@@ -112,14 +109,14 @@ impl Reference {
     /// Where a flow is remembered to go. The packet renews it, unless it may be forged, and makes a flow of an
     /// opening, unless it ends it.
     fn continued(&mut self, asked: &mut Asked<'_>) -> Option<u16> {
-        let Asked { key, role, id, .. } = *asked;
+        let Asked { flow, role, id, .. } = *asked;
         if let Some(backend) = self.opened(asked) {
             if role == Role::Continues {
                 self.remember(asked, backend);
             }
             return Some(backend);
         }
-        let entry = self.flows.get_mut(&key)?;
+        let entry = self.flows.get_mut(&flow)?;
         if is_over(entry, asked.service) {
             if role != Role::Quotes {
                 asked.events.push(Event::FlowExpired);
@@ -139,12 +136,12 @@ impl Reference {
         if matches!(slot, Slot::Settled(_)) {
             return self.serving(slot.current());
         }
-        let key = asked.key;
-        if let Some(entry) = self.flows.get(&key).copied() {
+        let flow = asked.flow;
+        if let Some(entry) = self.flows.get(&flow).copied() {
             if entry.closing || is_over(&entry, asked.service) {
                 // The connection before has ended, and this is another one.
                 asked.events.push(Event::FlowReopened);
-                self.flows.remove(&key);
+                self.flows.remove(&flow);
             } else if let Some(backend) = self.serving_for(asked.id, entry.backend) {
                 return Some(backend);
             }
@@ -156,8 +153,8 @@ impl Reference {
             return self.serving(slot.current());
         };
         let backend = self.serving(to)?;
-        self.flows.remove(&key);
-        self.openings.insert(key, entry(backend));
+        self.flows.remove(&flow);
+        self.openings.insert(flow, entry(backend));
         asked.events.push(Event::OpeningCreated);
         Some(backend)
     }
@@ -187,7 +184,7 @@ impl Reference {
 
     /// The backend that got the connection's SYN.
     fn opened(&self, asked: &Asked<'_>) -> Option<u16> {
-        let entry = self.openings.get(&asked.key)?;
+        let entry = self.openings.get(&asked.flow)?;
         if entry.silent > timing::OPENING {
             return None;
         }
@@ -196,15 +193,15 @@ impl Reference {
 
     /// A flow has one entry.
     fn remember(&mut self, asked: &mut Asked<'_>, backend: u16) {
-        self.openings.remove(&asked.key);
-        self.flows.insert(asked.key, entry(backend));
+        self.openings.remove(&asked.flow);
+        self.flows.insert(asked.flow, entry(backend));
         asked.events.push(Event::FlowCreated);
     }
 }
 
 /// A packet for which a backend is sought, and what comes of it.
 struct Asked<'a> {
-    key: FlowOf,
+    flow: Flow,
     role: Role,
     /// The service's id.
     id: u32,

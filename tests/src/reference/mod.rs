@@ -18,7 +18,7 @@ mod too_big;
 use xdp_lb_common::counters::{Counter, DropReason, Event, PassReason};
 
 pub use self::state::{
-    Backend, Entry, Flow, FlowOf, FragmentKey, FragmentPlace, Kind, Known, Mode, Prefix, Reference,
+    Backend, Entry, Flow, FragmentKey, FragmentPlace, Kind, Known, Mode, Prefix, Reference,
     Service, Slot, Tag,
 };
 use self::{

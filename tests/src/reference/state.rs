@@ -29,9 +29,9 @@ pub struct Reference {
     /// Backends by index.
     pub backends: HashMap<u16, Backend>,
     /// Connections that have sent more than their SYN.
-    pub flows: BTreeMap<FlowOf, Entry>,
+    pub flows: BTreeMap<Flow, Entry>,
     /// Connections that have sent only their SYN, on a slot that was moving.
-    pub openings: BTreeMap<FlowOf, Entry>,
+    pub openings: BTreeMap<Flow, Entry>,
     /// Packets of which the first fragment has been seen.
     pub fragments: BTreeMap<FragmentKey, FragmentPlace>,
 }
@@ -110,15 +110,6 @@ impl Slot {
             Self::Settled(index) | Self::Mixed(index) | Self::Moving { to: index, .. } => index,
         }
     }
-}
-
-/// What a flow is remembered under: where it is looked for depends on what slots are chosen by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FlowOf {
-    /// The flow.
-    pub flow: Flow,
-    /// [`Service::by_source`].
-    pub by_source: bool,
 }
 
 /// A backend, and the way to it.

@@ -52,9 +52,12 @@ pub(crate) fn cases() -> Vec<Case> {
                 untracked(plane);
             },
         ),
-        gone("a SYN on a slot of nobody", tcp().syn().into(), |plane| {
-            plane.slot(settled(0));
-        }),
+        case(
+            "a SYN on a slot of nobody",
+            tcp().syn(),
+            passed(PassReason::NoBackend),
+        )
+        .given(|plane| plane.slot(settled(0))),
         gone(
             "a SYN on a slot of a backend that has never been",
             tcp().syn().into(),
@@ -65,15 +68,16 @@ pub(crate) fn cases() -> Vec<Case> {
             tcp().syn().into(),
             |plane| plane.slot(settled(60_000)),
         ),
-        gone(
+        case(
             "a SYN to a table beyond the arena",
-            tcp().syn().into(),
-            |plane| {
-                let (offset, size) = (1 << 30, 7);
-                let table = TableRef { offset, size }.pack();
-                plane.configure(SERVICE, |service| service.table = table);
-            },
-        ),
+            tcp().syn(),
+            passed(PassReason::NoBackend),
+        )
+        .given(|plane| {
+            let (offset, size) = (1 << 30, 7);
+            let table = TableRef { offset, size }.pack();
+            plane.configure(SERVICE, |service| service.table = table);
+        }),
         case(
             "a SYN to a key that leads beyond the services",
             tcp().syn(),

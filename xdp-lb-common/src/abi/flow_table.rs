@@ -154,23 +154,23 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of a flow in a table of 2^`bits` buckets. `slot_hash` is the hash that its slot is chosen by,
-    /// `flow_hash` that of the whole 5-tuple.
+    /// The place of a flow in a table of 2^`bits` buckets, by the hash of the whole 5-tuple.
     ///
-    /// The bucket is made of the upper bits of `slot_hash`, which the slot is made of as well, and of bits that the
+    /// The bucket is made of the upper bits of the hash, which the slot is made of as well, and of bits that the
     /// fingerprint has, so that flows of one slot are spread over all buckets and the slot can be told from the place.
     #[inline(always)]
     #[must_use]
-    pub const fn of(slot_hash: u64, flow_hash: u64, bits: u32) -> Self {
+    pub const fn of(flow_hash: u64, bits: u32) -> Self {
         let fingerprint = flow_hash as u32 & FINGERPRINT_MASK;
-        let top = (slot_hash >> 32) as u32 >> (32 - bits);
+        let top = (flow_hash >> 32) as u32 >> (32 - bits);
         Self {
             bucket: top ^ (fingerprint & ((1 << bits) - 1)),
             fingerprint,
         }
     }
 
-    /// The first and the last of the slots that its flow may have in a lookup table of `size` slots.
+    /// The first and the last of the slots that its flow may have in a lookup table of `size` slots, if slots are
+    /// chosen by the whole 5-tuple.
     #[must_use]
     pub const fn slots(self, bits: u32, size: u32) -> (u32, u32) {
         let top = self.bucket ^ (self.fingerprint & ((1 << bits) - 1));
@@ -252,8 +252,7 @@ mod tests {
         for bits in BUCKET_BITS {
             for size in [1, 7, 251, 65537, 5_000_011] {
                 hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(size);
-                let other = hash.rotate_left(17).wrapping_mul(5);
-                let place = Place::of(hash, other, bits);
+                let place = Place::of(hash, bits);
                 assert!(place.bucket < 1 << bits);
                 let (first, last) = place.slots(bits, size);
                 assert!((first..=last).contains(&reduce(hash, size)));

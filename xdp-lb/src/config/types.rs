@@ -119,7 +119,7 @@ pub struct Limits {
     /// Slots for all lookup tables, of four bytes each; at least three times the sum of
     /// the services' `table_size`.
     pub slots: u32,
-    /// Flows that are remembered at once.
+    /// Flows that are remembered at once, rounded up to a power of two.
     pub flows: u32,
     /// Flow entries that one CPU may make in a second.
     pub new_flows_per_second: u32,

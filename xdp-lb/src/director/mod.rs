@@ -355,7 +355,10 @@ impl Director {
         let grows = self.health.judge(&mut desired, &self.config, now);
         self.vrrp.set_shares(report::shares(&desired));
         self.next_look = self.next_look.into_iter().chain(grows).min();
-        self.tables.apply(&mut self.dataplane, &desired, now)
+        let applied = self.tables.apply(&mut self.dataplane, &desired, now);
+        let waiting = self.tables.next_change();
+        self.next_look = self.next_look.into_iter().chain(waiting).min();
+        applied
     }
 
     /// What is desired, as far as health checks do not decide it.

@@ -166,6 +166,12 @@ impl Tables {
         Ok(report)
     }
 
+    /// When there is a change to make for which flows had to be remembered first.
+    pub(super) fn next_change(&self) -> Option<Instant> {
+        let waiting = self.tables.values().filter_map(|table| table.waits_until);
+        waiting.min()
+    }
+
     /// Ends the moving of slots whose time has come, and lets those rest that can. Returns when to call it again.
     pub(super) fn settle(&mut self, maps: &mut impl Maps, now: Instant) -> Option<Instant> {
         for table in self.tables.values_mut() {

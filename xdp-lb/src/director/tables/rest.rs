@@ -22,6 +22,7 @@ struct Candidate {
     disagree: Vec<bool>,
     /// How long its flows are remembered.
     idle_ticks: u32,
+    by_source: bool,
 }
 
 impl Candidate {
@@ -34,6 +35,7 @@ impl Candidate {
             disagree: vec![false; slots.len()],
             slots,
             idle_ticks: table.entry.idle_ticks,
+            by_source: table.entry.flags & ServiceEntry::FLAG_SOURCE_AFFINITY != 0,
         })
     }
 }
@@ -66,6 +68,7 @@ impl Tables {
             return self.next_look;
         }
         self.mark(maps, &mut candidates);
+        let mut is_any_left = false;
         for (id, candidate) in candidates {
             let offset = self.tables[&id].region().offset;
             let slots = (offset..).zip(&candidate.slots);
@@ -74,7 +77,11 @@ impl Tables {
                     let previous = 0;
                     maps.set_slots(at, &[Slot { previous, ..*slot }]);
                 }
+                is_any_left |= is_mixed(slot) && disagrees;
             }
+        }
+        if !is_any_left {
+            self.next_look = None;
         }
         self.next_look
     }
@@ -103,7 +110,12 @@ impl Tables {
                 return;
             }
             let size = u32::try_from(candidate.slots.len()).unwrap_or(u32::MAX);
-            let (first, last) = place.slots(shape.bucket_bits, size);
+            // A place does not tell the slot of a client: it may be any.
+            let (first, last) = if candidate.by_source {
+                (0, size - 1)
+            } else {
+                place.slots(shape.bucket_bits, size)
+            };
             let (Ok(first), Ok(last)) = (usize::try_from(first), usize::try_from(last)) else {
                 return;
             };

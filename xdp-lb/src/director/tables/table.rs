@@ -37,6 +37,10 @@ pub(in crate::director) struct Table {
     pub(super) moving: Vec<Moving>,
     /// True until the first table: no flow can be known.
     is_new: bool,
+    /// Since when flows are remembered that would not be, but for a change to come.
+    remembers_all_since: Option<Instant>,
+    /// When that change can be made.
+    pub(super) waits_until: Option<Instant>,
     /// False where it is known that no slot is mixed.
     pub(super) may_have_mixed: bool,
 }
@@ -45,6 +49,13 @@ pub(in crate::director) struct Table {
 pub(super) struct Moving {
     pub(super) until: Instant,
     slots: Vec<u32>,
+}
+
+/// A table's flags and size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    flags: u32,
+    size: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +78,8 @@ impl Table {
             serving: BTreeSet::new(),
             moving: Vec::new(),
             is_new: true,
+            remembers_all_since: None,
+            waits_until: None,
             may_have_mixed: true,
         }
     }
@@ -132,16 +145,17 @@ impl Table {
         service: &DesiredService,
         now: Instant,
     ) -> Result<Moved, ChangeError> {
+        let plan = self.plan(service, now);
         let inputs = Inputs {
             scheduler: service.scheduler,
-            size: service.table_size,
+            size: plan.size,
             candidates: service.candidates(),
         };
         let is_serving = |index: &u16| backend::is_serving(maps, *index);
         let serving: BTreeSet<u16> = self.members.values().copied().filter(is_serving).collect();
         let entry = ServiceEntry {
             table: self.entry.table,
-            flags: service.flags,
+            flags: plan.flags,
             idle_ticks: maps.ticks(service.idle_timeout),
         };
         let mut region = self.region();
@@ -180,6 +194,39 @@ impl Table {
             slots_moved,
             table_size: region.size,
         })
+    }
+
+    /// What may be done now of what is desired.
+    ///
+    /// A flow that nobody remembers is found again by its slot alone. So before a service that tracks adaptively
+    /// gets other slots for its flows, all flows are remembered for as long as a silent one would be.
+    fn plan(&mut self, service: &DesiredService, now: Instant) -> Plan {
+        self.waits_until = None;
+        const BY: u32 = ServiceEntry::FLAG_SOURCE_AFFINITY;
+        let desired = Plan {
+            flags: service.flags,
+            size: service.table_size,
+        };
+        let held = self.entry.flags;
+        let has_other_slots =
+            self.region().size != service.table_size || (held ^ service.flags) & BY != 0;
+        let is_at_risk = held & ServiceEntry::FLAG_TRACK != 0
+            && service.flags & ServiceEntry::FLAG_ADAPTIVE != 0
+            && self.region().size != 0
+            && has_other_slots;
+        if !is_at_risk {
+            self.remembers_all_since = None;
+            return desired;
+        }
+        let since = *self.remembers_all_since.get_or_insert(now);
+        if since + service.idle_timeout <= now {
+            return desired;
+        }
+        self.waits_until = Some(since + service.idle_timeout);
+        Plan {
+            flags: service.flags & !(ServiceEntry::FLAG_ADAPTIVE | BY) | held & BY,
+            size: self.region().size,
+        }
     }
 
     /// The backend index of each slot.

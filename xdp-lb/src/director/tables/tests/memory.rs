@@ -60,10 +60,9 @@ impl Memory {
         let ids = self.keys.values().chain(self.prefixes.values());
         for &id in ids.filter(|&&id| id != ServiceKey::VIP) {
             for slot in self.slots(TableRef::unpack(self.service(id).table)) {
-                for index in [Some(slot.current), slot.moving_from()]
-                    .into_iter()
-                    .flatten()
-                {
+                let leads_to = [Some(slot.current), slot.moving_from()];
+                // 0 is nobody.
+                for index in leads_to.into_iter().flatten().filter(|&index| index != 0) {
                     let entry = self.backend(index);
                     assert!(
                         entry.address != [0; 16],

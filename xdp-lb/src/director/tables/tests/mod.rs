@@ -1,6 +1,7 @@
 //! Tables over maps in memory. After each single write the maps are looked at as a packet would see
 //! them: every slot of every service leads to a backend of that service.
 
+mod adaptive;
 mod fingerprints;
 mod memory;
 mod prefixes;

@@ -1,0 +1,209 @@
+//! Services that track adaptively: slots that come to rest, tables without a backend for new connections, and
+//! changes that have to wait.
+
+use xdp_lb_common::{
+    abi::{FlowEntry, Place},
+    hash::reduce,
+};
+
+use super::{memory::SHAPE, *};
+
+const FLAGS: u32 = ServiceEntry::FLAG_TRACK | ServiceEntry::FLAG_ADAPTIVE;
+
+fn adaptive(backends: &[u8]) -> DesiredService {
+    DesiredService {
+        flags: FLAGS,
+        ..service("web", 80, backends)
+    }
+}
+
+impl World {
+    fn index(&self, last: u8) -> u16 {
+        self.tables.find("web").unwrap().1.members[&address(last)]
+    }
+
+    fn web(&self) -> Vec<Slot> {
+        self.maps.table(key(80))
+    }
+
+    fn flags(&self) -> u32 {
+        self.tables.find("web").unwrap().1.entry.flags
+    }
+
+    fn settle_at(&mut self, now: Instant) -> Option<Instant> {
+        self.now = now;
+        self.tables.settle(&mut self.maps, now)
+    }
+}
+
+/// A hash that leads to a slot, from the middle of its range.
+fn hash_of(slot: usize) -> u64 {
+    let middle = 2 * u128::try_from(slot).unwrap() + 1;
+    let hash = u64::try_from((middle << 63) / u128::from(M)).unwrap();
+    assert_eq!(usize::try_from(reduce(hash, M)), Ok(slot));
+    hash
+}
+
+/// A table of two backends, a third one that is added, and the first slot that moved to it.
+fn moved() -> (World, usize, Instant) {
+    let mut world = World::new();
+    world.apply(&[adaptive(&[1, 2])]);
+    world.apply(&[adaptive(&[1, 2, 3])]);
+    let moved = world.web().iter().position(|slot| !slot.is_settled());
+    let after = world.now + GRACE;
+    (world, moved.expect("some move"), after)
+}
+
+#[test]
+fn slots_come_to_rest_when_no_flow_disagrees_with_them() {
+    let (mut world, slot, after) = moved();
+    let old = world.web()[slot].moving_from().unwrap();
+    let place = Place::of(hash_of(slot), SHAPE.bucket_bits);
+    let entry = FlowEntry::new(place.fingerprint, old, 0);
+    world.maps.flows.push((place, entry));
+    let next = world.settle_at(after).expect("one slot is left");
+    let unsettled: Vec<usize> = unsettled(&world.web());
+    assert!(unsettled.contains(&slot), "{unsettled:?}");
+    assert!(
+        unsettled.len() <= 2,
+        "a place may be of two slots: {unsettled:?}"
+    );
+    // Its flow is over.
+    world.maps.flows.clear();
+    assert_eq!(
+        world.settle_at(after),
+        Some(next),
+        "it is not looked all the time"
+    );
+    assert_eq!(world.settle_at(next), None);
+    assert!(self::unsettled(&world.web()).is_empty());
+}
+
+fn unsettled(slots: &[Slot]) -> Vec<usize> {
+    let slots = slots.iter().enumerate();
+    slots
+        .filter(|(_, slot)| !slot.is_settled())
+        .map(|(at, _)| at)
+        .collect()
+}
+
+#[test]
+fn flows_that_agree_or_are_over_keep_no_slot_from_resting() {
+    let (mut world, slot, after) = moved();
+    let held = world.web()[slot];
+    let place = Place::of(hash_of(slot), SHAPE.bucket_bits);
+    let agrees = FlowEntry::new(place.fingerprint, held.current, 0);
+    // The maps in memory are in period 0, and count seconds.
+    let over = FlowEntry::new(place.fingerprint, held.moving_from().unwrap(), 0)
+        .seen_in(0_u32.wrapping_sub(901));
+    let closing = over.seen_in(0_u32.wrapping_sub(61)).closing();
+    let opening = FlowEntry::opening(place.fingerprint, held.moving_from().unwrap(), 0)
+        .seen_in(0_u32.wrapping_sub(131));
+    world.maps.flows = [agrees, over, closing, opening]
+        .map(|entry| (place, entry))
+        .into();
+    assert_eq!(world.settle_at(after), None);
+    assert!(unsettled(&world.web()).is_empty());
+}
+
+#[test]
+fn with_affinity_to_the_source_any_flow_may_be_of_any_slot() {
+    let mut world = World::new();
+    let by_source = |backends: &[u8]| DesiredService {
+        flags: FLAGS | ServiceEntry::FLAG_SOURCE_AFFINITY,
+        ..adaptive(backends)
+    };
+    world.apply(&[by_source(&[1, 2])]);
+    world.apply(&[by_source(&[1, 2, 3])]);
+    let moving = unsettled(&world.web());
+    let place = Place::of(0, SHAPE.bucket_bits);
+    let entry = FlowEntry::new(place.fingerprint, world.index(1), 0);
+    world.maps.flows.push((place, entry));
+    world.settle_at(world.now + GRACE);
+    let slots = world.web();
+    let at_the_first = world.index(1);
+    let disagree = moving
+        .into_iter()
+        .filter(|&slot| slots[slot].current != at_the_first);
+    assert_eq!(unsettled(&slots), disagree.collect::<Vec<_>>());
+}
+
+#[test]
+fn slots_of_a_service_that_remembers_all_flows_stay_mixed() {
+    let mut world = World::new();
+    world.apply(&[service("web", 80, &[1, 2])]);
+    world.apply(&[service("web", 80, &[1, 2, 3])]);
+    let moved = unsettled(&world.web());
+    assert_eq!(world.settle_at(world.now + GRACE), None);
+    assert_eq!(unsettled(&world.web()), moved);
+}
+
+#[test]
+fn where_all_drain_their_slots_remember_them() {
+    let mut world = World::new();
+    world.apply(&[adaptive(&[1, 2])]);
+    let before = world.web();
+    let mut drained = adaptive(&[1, 2]);
+    drained
+        .backends
+        .values_mut()
+        .for_each(|it| it.draining = true);
+    world.apply(&[drained]);
+    let now = world.web();
+    assert_eq!(now.len(), before.len());
+    for (now, before) in now.iter().zip(&before) {
+        assert_eq!((now.current, now.moving_from()), (0, Some(before.current)));
+    }
+    world.apply(&[adaptive(&[1, 2])]);
+    let current = |slots: &[Slot]| slots.iter().map(|slot| slot.current).collect::<Vec<_>>();
+    assert_eq!(current(&world.web()), current(&before));
+}
+
+#[test]
+fn another_size_waits_until_all_flows_are_remembered() {
+    let mut world = World::new();
+    world.apply(&[adaptive(&[1, 2])]);
+    let larger = DesiredService {
+        table_size: 251,
+        ..adaptive(&[1, 2])
+    };
+    world.apply(&[larger.clone()]);
+    assert_eq!(world.web().len(), 101);
+    assert_eq!(world.flags(), ServiceEntry::FLAG_TRACK);
+    let due = world.now + GRACE;
+    assert_eq!(world.tables.next_change(), Some(due));
+    // Meanwhile tables change as ever.
+    let third = DesiredService {
+        table_size: 251,
+        ..adaptive(&[1, 2, 3])
+    };
+    world.now += GRACE / 2;
+    world.apply(&[third.clone()]);
+    assert_eq!(world.tables.next_change(), Some(due));
+    assert_eq!(world.web().len(), 101);
+    assert!(
+        world
+            .web()
+            .iter()
+            .any(|slot| slot.current == world.index(3))
+    );
+    world.now = due;
+    world.apply(&[third]);
+    assert_eq!((world.web().len(), world.flags()), (251, FLAGS));
+    assert_eq!(world.tables.next_change(), None);
+    assert_eq!(unsettled(&world.web()).len(), 251);
+}
+
+#[test]
+fn a_change_that_is_taken_back_waits_for_nothing() {
+    let mut world = World::new();
+    world.apply(&[adaptive(&[1, 2])]);
+    let larger = DesiredService {
+        table_size: 251,
+        ..adaptive(&[1, 2])
+    };
+    world.apply(&[larger]);
+    world.apply(&[adaptive(&[1, 2])]);
+    assert_eq!(world.tables.next_change(), None);
+    assert_eq!((world.web().len(), world.flags()), (101, FLAGS));
+}
