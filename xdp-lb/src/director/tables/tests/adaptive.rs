@@ -167,7 +167,7 @@ fn another_size_waits_until_all_flows_are_remembered() {
         table_size: 251,
         ..adaptive(&[1, 2])
     };
-    world.apply(&[larger.clone()]);
+    world.apply(std::slice::from_ref(&larger));
     assert_eq!(world.web().len(), 101);
     assert_eq!(world.flags(), ServiceEntry::FLAG_TRACK);
     let due = world.now + GRACE;
@@ -178,7 +178,7 @@ fn another_size_waits_until_all_flows_are_remembered() {
         ..adaptive(&[1, 2, 3])
     };
     world.now += GRACE / 2;
-    world.apply(&[third.clone()]);
+    world.apply(std::slice::from_ref(&third));
     assert_eq!(world.tables.next_change(), Some(due));
     assert_eq!(world.web().len(), 101);
     assert!(
