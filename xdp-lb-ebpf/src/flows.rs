@@ -291,8 +291,35 @@ fn read(bucket: *const [u64; BUCKET], at: usize) -> FlowEntry {
 #[inline(always)]
 fn write(known: &Known, at: u32, entry: FlowEntry) {
     if let Some(bucket) = FLOWS.get_ptr_mut(known.place.bucket) {
-        let at = at as usize & (BUCKET - 1);
         // SAFETY: as in `read`.
-        unsafe { ptr::write_volatile(bucket.cast::<u64>().add(at), entry.0) }
+        unsafe { ptr::write_volatile(word(bucket, at), entry.0) }
     }
+}
+
+/// The word at a place of a bucket.
+///
+/// By hand, since the compiler leaves out a mask where it knows that the place is within the bucket, which the
+/// verifier, before Linux 5.17, has forgotten by then.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn word(bucket: *mut [u64; BUCKET], at: u32) -> *mut u64 {
+    let mut word = bucket.cast::<u64>();
+    // SAFETY: these are instructions on registers alone.
+    unsafe {
+        core::arch::asm!(
+            "{at} &= {mask}",
+            "{at} <<= 3",
+            "{word} += {at}",
+            at = inout(reg) u64::from(at) => _,
+            word = inout(reg) word,
+            mask = const BUCKET - 1,
+            options(nostack, nomem),
+        );
+    }
+    word
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn word(bucket: *mut [u64; BUCKET], at: u32) -> *mut u64 {
+    bucket.cast::<u64>().wrapping_add(at as usize)
 }
