@@ -1,6 +1,6 @@
 //! What is measured, and what the program's counters must show for it.
 
-use xdp_lb_common::counters::Counter;
+use xdp_lb_common::{abi::ServiceEntry, counters::Counter};
 
 use crate::{
     abi::FRAME,
@@ -8,16 +8,48 @@ use crate::{
     plane::{Mode, Scale},
 };
 
+/// Which flows are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    /// Those of slots that are not settled: none here.
+    Adaptive,
+    /// All.
+    Full,
+}
+
+impl Tracking {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Adaptive, Self::Full];
+
+    /// The word in the config.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Adaptive => "adaptive",
+            Self::Full => "full",
+        }
+    }
+
+    /// The flags that a service's entry has.
+    #[must_use]
+    pub const fn flags(self) -> u32 {
+        match self {
+            Self::Adaptive => ServiceEntry::FLAG_TRACK | ServiceEntry::FLAG_ADAPTIVE,
+            Self::Full => ServiceEntry::FLAG_TRACK,
+        }
+    }
+}
+
 /// Packets that come to the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
-    /// One connection that has an entry.
+    /// One connection that is established.
     OneFlow,
-    /// Many connections that have entries.
+    /// Many connections that are.
     Flows,
     /// SYNs of many connections, which make no entry.
     Syns,
-    /// Bare ACKs of connections that have no entry yet, and get one.
+    /// Bare ACKs of connections that have not been seen before.
     NewFlows,
     /// Many connections to an address that is no service's.
     NoService,
@@ -45,7 +77,7 @@ impl Traffic {
         }
     }
 
-    /// Whether entries are taken away before each run.
+    /// Whether all flows are forgotten before each run.
     #[must_use]
     pub fn begins_anew(self) -> bool {
         self == Self::NewFlows
@@ -59,29 +91,6 @@ impl Traffic {
             Self::OneFlow | Self::Flows | Self::NewFlows | Self::NoService => Segment::Ack,
         }
     }
-
-    /// What the program must count for `packets` packets of this kind. Everything else must stay.
-    #[must_use]
-    pub fn expected(self, packets: u64) -> Vec<(Counter, u64)> {
-        match self {
-            Self::OneFlow | Self::Flows | Self::Syns => vec![(Counter::Forwarded, packets)],
-            Self::NewFlows => vec![
-                (Counter::Forwarded, packets),
-                (Counter::FlowCreated, packets),
-            ],
-            Self::NoService => vec![(Counter::NoService, packets)],
-        }
-    }
-
-    /// What it must count besides when it sees the connections for the first time.
-    #[must_use]
-    pub fn expected_at_first(self, packets: u64, connections: u64) -> Vec<(Counter, u64)> {
-        let mut expected = self.expected(packets);
-        if matches!(self, Self::OneFlow | Self::Flows) {
-            expected.push((Counter::FlowCreated, connections));
-        }
-        expected
-    }
 }
 
 /// One thing to measure.
@@ -91,29 +100,60 @@ pub struct Case {
     pub mode: Mode,
     /// Family of clients, services and backends.
     pub family: Family,
+    /// Which flows are remembered.
+    pub tracking: Tracking,
     /// The packets.
     pub traffic: Traffic,
 }
 
 impl Case {
-    /// All cases of a mode and family. What passes to the kernel is the same in all modes, and so a case
+    /// All cases of a mode and family. What passes to the kernel is the same in all of them, and so one
     /// of the first alone.
     pub fn all(mode: Mode, family: Family) -> impl Iterator<Item = Self> {
-        Traffic::ALL
-            .into_iter()
-            .filter(move |&traffic| mode == Mode::L2 || traffic != Traffic::NoService)
-            .map(move |traffic| Self {
+        let all = Tracking::ALL.into_iter().flat_map(move |tracking| {
+            Traffic::ALL.into_iter().map(move |traffic| Self {
                 mode,
                 family,
+                tracking,
                 traffic,
             })
+        });
+        all.filter(|case| {
+            let is_first = (case.mode, case.tracking) == (Mode::L2, Tracking::Adaptive);
+            is_first || case.traffic != Traffic::NoService
+        })
+    }
+
+    /// What the program must count for `packets` packets. Everything else must stay.
+    #[must_use]
+    pub fn expected(&self, packets: u64) -> Vec<(Counter, u64)> {
+        match (self.traffic, self.tracking) {
+            (Traffic::NoService, _) => vec![(Counter::NoService, packets)],
+            (Traffic::NewFlows, Tracking::Full) => vec![
+                (Counter::Forwarded, packets),
+                (Counter::FlowCreated, packets),
+            ],
+            _ => vec![(Counter::Forwarded, packets)],
+        }
+    }
+
+    /// What it must count when it sees `connections` connections for the first time.
+    #[must_use]
+    pub fn expected_at_first(&self, packets: u64, connections: u64) -> Vec<(Counter, u64)> {
+        let mut expected = self.expected(packets);
+        let is_many = matches!(self.traffic, Traffic::OneFlow | Traffic::Flows);
+        if is_many && self.tracking == Tracking::Full {
+            expected.push((Counter::FlowCreated, connections));
+        }
+        expected
     }
 
     /// Name, of which a filter is a part.
     #[must_use]
     pub fn name(&self) -> String {
         let (mode, family) = (self.mode.name(), self.family.name());
-        format!("{mode}/{family}/{}", self.traffic.name())
+        let (tracking, traffic) = (self.tracking.name(), self.traffic.name());
+        format!("{mode}/{family}/{tracking}/{traffic}")
     }
 
     /// Bytes of the frames that leave.

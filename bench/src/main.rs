@@ -101,7 +101,7 @@ fn run(mode: Mode, family: Family, cases: &[Case], plan: Plan, report: &mut Repo
     for &case in cases {
         let measured = measure(&mut plane, &mut wrapper, case, plan)?;
         let median = measured.summary().program.median;
-        eprintln!("{:<22} {median:>7.1} ns", case.name());
+        eprintln!("{:<28} {median:>7.1} ns", case.name());
         report.cases.push(measured);
     }
     Ok(())

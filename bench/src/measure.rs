@@ -65,6 +65,7 @@ pub fn measure(
     Ok(report::Case {
         mode: case.mode.name().to_owned(),
         family: case.family.name().to_owned(),
+        tracking: case.tracking.name().to_owned(),
         traffic: case.traffic.name().to_owned(),
         packets_per_run: bench.packets,
         connections: u32::try_from(bench.connections.len())?,
@@ -90,6 +91,7 @@ impl<'a> Bench<'a> {
         let packet = |connection: &Connection| connection.packet(case.traffic.segment());
         let templates: Vec<Template> = connections.iter().map(packet).collect();
         wrapper.set_packets(&templates)?;
+        plane.track(case.tracking);
         Ok(Self {
             plane,
             wrapper,
@@ -108,8 +110,9 @@ impl<'a> Bench<'a> {
     fn warm_up(&mut self) -> Result<()> {
         self.plane.forget();
         let connections = self.connections.len().try_into()?;
-        let traffic = self.case.traffic;
-        let expected = traffic.expected_at_first(self.packets.into(), connections);
+        let expected = self
+            .case
+            .expected_at_first(self.packets.into(), connections);
         self.program(Order::Scattered, &expected)?;
         Ok(())
     }
@@ -133,7 +136,7 @@ impl<'a> Bench<'a> {
                 }
                 Turn::Program => {
                     self.begin_anew()?;
-                    let expected = self.case.traffic.expected(self.packets.into());
+                    let expected = self.case.expected(self.packets.into());
                     round.program = self.program(Order::Given, &expected)?;
                 }
             }
@@ -196,7 +199,7 @@ impl<'a> Bench<'a> {
             let (duration, _) = once(self.plane.program()?, template)?;
             program.push(duration.as_secs_f64() * 1e9);
         }
-        let expected = self.case.traffic.expected(count.into());
+        let expected = self.case.expected(count.into());
         check(&before, &self.plane.counters()?, &expected)
             .with_context(|| format!("{}, one by one", self.case.name()))?;
         Ok(report::Spread::of(&program).median - report::Spread::of(&floor).median)

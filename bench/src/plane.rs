@@ -18,7 +18,10 @@ use xdp_lb_common::{
 };
 use xtask::bench::report::ProgramSize;
 
-use crate::packets::{Family, PORT, vip};
+use crate::{
+    cases::Tracking,
+    packets::{Family, PORT, vip},
+};
 
 /// How packets reach a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +161,18 @@ impl Plane {
         Ok(self.dataplane.counters()?)
     }
 
+    /// Has all services remember flows so.
+    pub fn track(&mut self, tracking: Tracking) {
+        for id in 0..self.dataplane.sizes().services {
+            let entry = self.dataplane.service(id);
+            if entry.table != 0 {
+                let flags = tracking.flags();
+                self.dataplane
+                    .set_service(id, &ServiceEntry { flags, ..entry });
+            }
+        }
+    }
+
     /// Forgets all flows.
     pub fn forget(&mut self) {
         self.dataplane.forget_flows(|_, _| true);
@@ -196,7 +211,7 @@ impl Plane {
         self.dataplane.set_slots(table.offset, &slots);
         let entry = ServiceEntry {
             table: table.pack(),
-            flags: ServiceEntry::FLAG_TRACK,
+            flags: Tracking::Adaptive.flags(),
             idle_ticks: self.dataplane.ticks(IDLE),
         };
         self.dataplane.set_service(id, &entry);

@@ -3,7 +3,7 @@
 
 use xdp_lb_bench::{
     abi::{FRAME, Template},
-    cases::{Case, Traffic},
+    cases::{Case, Tracking, Traffic},
     measure::{Plan, check, measure},
     packets::{self, Family, Segment, connection, vip},
     plane::{Mode, Plane, Scale},
@@ -151,6 +151,7 @@ fn same_frame(plane: &mut Plane, wrapper: &mut Wrapper, case: Case) {
         .collect();
     wrapper.set_packets(&templates).expect("few packets");
     plane.forget();
+    plane.track(case.tracking);
     let program = plane.program().expect("the program").fd();
     let program = program.expect("it is loaded").try_clone();
     let program = program.expect("a descriptor");
@@ -161,15 +162,15 @@ fn same_frame(plane: &mut Plane, wrapper: &mut Wrapper, case: Case) {
         .run(PACKETS, ORDER)
         .expect("every packet could be written");
     let after = plane.counters().expect("counters");
-    let mut expected = Traffic::Syns.expected(PACKETS.into());
-    match case.traffic {
-        Traffic::OneFlow | Traffic::Flows | Traffic::NewFlows => {
+    let forwarded = (Counter::Forwarded, PACKETS.into());
+    let expected = match (case.traffic, case.tracking) {
+        (Traffic::NoService, _) => case.expected(PACKETS.into()),
+        (Traffic::Syns, _) | (_, Tracking::Adaptive) => vec![forwarded],
+        (_, Tracking::Full) => {
             let flows = u64::try_from(connections.len()).expect("few");
-            expected.push((Counter::FlowCreated, flows));
+            vec![forwarded, (Counter::FlowCreated, flows)]
         }
-        Traffic::NoService => expected = case.traffic.expected(PACKETS.into()),
-        Traffic::Syns => {}
-    }
+    };
     check(&before, &after, &expected).unwrap_or_else(|error| panic!("{}: {error}", case.name()));
 
     let at = ORDER.last_of(PACKETS, u32::try_from(templates.len()).expect("few"));
@@ -226,6 +227,7 @@ fn a_packet_that_is_treated_otherwise_than_the_case_says_fails_the_case() {
         let case = Case {
             mode: Mode::L2,
             family: Family::V4,
+            tracking: Tracking::Adaptive,
             traffic: Traffic::Syns,
         };
         let error = measure(&mut plane, &mut wrapper, case, plan).expect_err("packets passed");

@@ -45,7 +45,7 @@ use self::{
 pub use self::{error::ChangeError, handle::DirectorHandle, overrides::Change};
 use crate::{
     config::Config,
-    dataplane::{self, Attachment, Dataplane, Options, Origin, PinDirectory},
+    dataplane::{self, Attachment, Dataplane, Options, Origin, PinDirectory, Sizes},
     netlink::{HopState, NextHops, Resolver},
     vrrp::Vrrp,
 };
@@ -398,9 +398,9 @@ impl Director {
         }
         if self.origin == Origin::Adopted {
             info!(pins = %self.paths.pins.path().display(), "adopted the maps of an earlier daemon, flows included");
-            let limits = &self.config.limits;
-            let held = (sizes.services, sizes.backends, sizes.flows);
-            if held != (limits.services, limits.backends + 1, limits.flows) {
+            let asked = Sizes::from(&self.config.limits);
+            let of = |sizes: Sizes| (sizes.services, sizes.backends, sizes.flows);
+            if of(sizes) != of(asked) {
                 warn!(
                     "the maps keep the sizes that they were made with, not those of `limits`, until `xdp-lb detach` and a new start"
                 );

@@ -27,7 +27,7 @@ const PACKAGE: &str = "xdp-lb-bench";
 /// What to measure, and where to.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
-    /// Parts of benchmark names (maglev, l2/ipv4/flows); all benchmarks when there is none. `health`
+    /// Parts of benchmark names (maglev, l2/ipv4/full); all benchmarks when there is none. `health`
     /// alone measures health checks, `failover` alone how long nobody forwards when a director dies.
     filters: Vec<String>,
     /// Measure little: shows that it works, the figures mean nothing.

@@ -59,6 +59,8 @@ pub struct Case {
     pub mode: String,
     /// Address family.
     pub family: String,
+    /// Which flows are remembered.
+    pub tracking: String,
     /// Kind of traffic.
     pub traffic: String,
     /// Packets in each run of a program.
@@ -96,6 +98,8 @@ pub struct Summary {
     pub program: Spread,
     /// The program's time divided by that of the floor that reads headers.
     pub ratio: Spread,
+    /// The same with the wrapper's time in both.
+    pub with_wrapper: Spread,
 }
 
 /// The middle of some values: the median, and the quartiles that half of the values lie between.
@@ -119,11 +123,14 @@ impl Case {
         };
         let (parse, program) = (net(|round| round.floor_parse), net(|round| round.program));
         let ratios: Vec<f64> = program.iter().zip(&parse).map(|(a, b)| a / b).collect();
+        let with_wrapper = self.rounds.iter();
+        let with_wrapper = with_wrapper.map(|round| round.program / round.floor_parse);
         Summary {
             floor_tx: Spread::of(&net(|round| round.floor_tx)),
             floor_parse: Spread::of(&parse),
             program: Spread::of(&program),
             ratio: Spread::of(&ratios),
+            with_wrapper: Spread::of(&with_wrapper.collect::<Vec<_>>()),
         }
     }
 }
@@ -212,6 +219,7 @@ mod tests {
         let case = Case {
             mode: "l2".to_owned(),
             family: "ipv4".to_owned(),
+            tracking: "full".to_owned(),
             traffic: "flows".to_owned(),
             packets_per_run: 1,
             connections: 1,

@@ -7,11 +7,22 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::report::{Case, Report, Spread};
 
-const HEADINGS: [&str; 10] = [
-    "mode", "family", "traffic", "ns", "half of", "tx", "parse", "ratio", "half of", "single",
+const HEADINGS: [&str; 12] = [
+    "mode",
+    "family",
+    "tracking",
+    "traffic",
+    "ns",
+    "half of",
+    "tx",
+    "parse",
+    "ratio",
+    "half of",
+    "with wrapper",
+    "single",
 ];
 /// Columns of words; those behind are numbers.
-const WORDS: usize = 3;
+const WORDS: usize = 4;
 
 /// For the terminal.
 #[must_use]
@@ -36,7 +47,8 @@ pub fn markdown(report: &Report) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let mut text = format!("{}\n\n", headline(report));
     text += &line(&HEADINGS.map(str::to_owned));
-    text += "|---|---|---|";
+    text += "|";
+    text += &"---|".repeat(WORDS);
     text += &"--:|".repeat(HEADINGS.len() - WORDS);
     text.push('\n');
     for case in &report.cases {
@@ -96,6 +108,7 @@ fn row(case: &Case) -> [String; HEADINGS.len()] {
     [
         case.mode.clone(),
         case.family.clone(),
+        case.tracking.clone(),
         case.traffic.clone(),
         format!("{:.1}", summary.program.median),
         quartiles(summary.program),
@@ -103,6 +116,7 @@ fn row(case: &Case) -> [String; HEADINGS.len()] {
         format!("{:.1}", summary.floor_parse.median),
         ratio(format!("{:.1}", summary.ratio.median)),
         ratio(quartiles(summary.ratio)),
+        format!("{:.1}", summary.with_wrapper.median),
         format!("{:.0}", case.single),
     ]
 }
