@@ -8,9 +8,9 @@
 use core::ptr;
 
 use xdp_lb_common::{
-    abi::{BackendRef, FlowKey, NextHop, Place, ServiceEntry, Slot},
+    abi::{BackendRef, FlowKey, Place, ServiceEntry, Slot},
     counters::{DropReason, Event, PassReason},
-    hash::{Affinity, flow_hash, reduce},
+    hash::{Address, Affinity, flow_hash, reduce},
 };
 
 use crate::{
@@ -21,66 +21,81 @@ use crate::{
     maps::{BACKENDS, HASH_KEY, SLOTS, TIMING},
     outcome::{Outcome, Status},
     packet::{Found, Fragment, Packet, Segment, Way},
+    path::Path,
     services::{self, Service, Vip},
     transport,
 };
 
 /// Finds out who gets a packet, and notes the way there.
 #[inline(always)]
-pub(crate) fn choose<A: Tracked + Vip>(frame: &Frame, packet: &mut Packet) -> Status {
+pub(crate) fn choose<P: Path, A: Tracked + Vip>(frame: &Frame, packet: &mut Packet) -> Status {
     let found = &raw mut packet.found;
     let flow = A::flow(packet);
-    let (service, way) = if packet.fragment == Fragment::Later {
-        fragments::follow(flow, packet.fragment_id)?
+    let (service, way, entropy) = if packet.fragment == Fragment::Later {
+        let (service, way) = fragments::follow(flow, packet.fragment_id)?;
+        let hash = flow_hash(HASH_KEY.load(), Affinity::Flow, flow);
+        (service, way, hash)
     } else {
-        let service = services::find(flow).ok_or(PassReason::NoService)?;
+        let service = services::find::<P, A>(flow)?;
         let segment = transport::segment(frame, packet, flow.protocol)?;
-        let way = balance(frame, flow, segment, &service, found)?;
+        let hash = Hash::of(flow, &service);
+        let way = balance::<P>(frame, &hash, segment, &service, found)?;
         if packet.fragment == Fragment::First {
             fragments::remember(frame, flow, packet.fragment_id, service.id, &way)?;
         }
         if segment == Segment::Quotes {
             counters::event(Event::IcmpError);
         }
-        (service.id, way)
+        (service.id, way, hash.flow)
     };
-    if way.next_hop().flags & NextHop::TUNNEL_FLAGS != 0 {
-        packet.entropy = flow_hash(HASH_KEY.load(), Affinity::Flow, A::flow(packet)) as u32;
-    }
+    packet.entropy = entropy as u32;
     packet.service = service;
     packet.way = way;
     Ok(())
 }
 
+/// What is chosen by.
+struct Hash {
+    /// The hash of the whole flow.
+    flow: u64,
+    /// The one that the slot is chosen by.
+    slot: u64,
+}
+
+impl Hash {
+    #[inline(always)]
+    fn of<A: Address>(flow: &FlowKey<A>, service: &Service) -> Self {
+        let key = HASH_KEY.load();
+        let hash = flow_hash(key, Affinity::Flow, flow);
+        let slot = if service.flags & ServiceEntry::FLAG_SOURCE_AFFINITY == 0 {
+            hash
+        } else {
+            flow_hash(key, Affinity::Source, flow)
+        };
+        Self { flow: hash, slot }
+    }
+}
+
 /// The way of a packet that has ports.
 #[inline(always)]
-fn balance<A: Tracked>(
+fn balance<P: Path>(
     frame: &Frame,
-    flow: &FlowKey<A>,
+    hash: &Hash,
     segment: Segment,
     service: &Service,
     found: *mut Found,
 ) -> Result<Way, Outcome> {
-    let by_source = service.flags & ServiceEntry::FLAG_SOURCE_AFFINITY != 0;
-    let affinity = if by_source {
-        Affinity::Source
-    } else {
-        Affinity::Flow
-    };
-    let hash = flow_hash(HASH_KEY.load(), affinity, flow);
-    let slot = find_slot(hash, service);
+    let slot = find_slot(hash.slot, service);
     if !service.tracks() || (service.is_adaptive() && slot.is_settled()) {
         return by_slot(slot, service);
     }
-    if segment == Segment::Opens && (slot.is_settled() || service.table.size == 0) {
-        return by_slot(slot, service);
+    if segment == Segment::Opens {
+        if slot.is_settled() || service.table.size == 0 {
+            return by_slot(slot, service);
+        }
+        P::rare()?;
     }
-    let flow_hash = if by_source {
-        flow_hash(HASH_KEY.load(), Affinity::Flow, flow)
-    } else {
-        hash
-    };
-    let place = Place::of(flow_hash, TIMING.load().bucket_bits);
+    let place = Place::of(hash.flow, TIMING.load().bucket_bits);
     let known = flows::look_up(place, service.idle_ticks, found);
     if segment == Segment::Opens {
         match by_opening(frame, &known, slot, service) {
@@ -88,7 +103,7 @@ fn balance<A: Tracked>(
             None => by_slot(slot, service),
         }
     } else {
-        by_flow(frame, &known, segment, slot, service)
+        by_flow::<P>(frame, &known, segment, slot, service)
     }
 }
 
@@ -112,20 +127,21 @@ pub(crate) fn reference(way: &Way) -> BackendRef {
 
 /// For a packet that opens no connection: the backend that its flow is at, else by its slot.
 #[inline(always)]
-fn by_flow(
+fn by_flow<P: Path>(
     frame: &Frame,
     known: &Known,
     segment: Segment,
     slot: Slot,
     service: &Service,
 ) -> Result<Way, Outcome> {
-    let backend = flows::continued(known, segment);
+    let backend = flows::continued::<P>(known, segment)?;
     if let Some(way) = serving_for(service, backend) {
         if flows::is_opening(known) {
             flows::remember(frame, known, segment, backend);
         }
         return Ok(way);
     }
+    P::rare()?;
     if service.table.size == 0 {
         return Err(PassReason::NoBackend.into());
     }

@@ -16,7 +16,9 @@ use crate::{
     budget, counters,
     frame::Frame,
     maps::{CLOCK, FLOWS, TIMING},
+    outcome::Outcome,
     packet::{Found, Packet, Segment},
+    path::Path,
     time,
 };
 
@@ -108,24 +110,27 @@ pub(crate) fn look_up(place: Place, idle_ticks: u32, found: *mut Found) -> Known
 /// The backend of a flow for a packet that does not open it; 0: it is not known, or not any more. The flow's time
 /// is renewed, but by an ICMP error.
 #[inline(always)]
-pub(crate) fn continued(known: &Known, segment: Segment) -> u16 {
+pub(crate) fn continued<P: Path>(known: &Known, segment: Segment) -> Result<u16, Outcome> {
     let entry = known.entry();
     if entry.is_none() {
-        return 0;
+        P::rare()?;
+        return Ok(0);
     }
     let now = period();
     if entry.is_opening() {
-        return if is_over(entry, known.idle_ticks, now) {
+        P::rare()?;
+        return Ok(if is_over(entry, known.idle_ticks, now) {
             0
         } else {
             entry.backend()
-        };
+        });
     }
     if is_over(entry, known.idle_ticks, now) {
+        P::rare()?;
         if segment != Segment::Quotes {
             counters::event(Event::FlowExpired);
         }
-        return 0;
+        return Ok(0);
     }
     let mut renewed = entry;
     if segment != Segment::Quotes {
@@ -137,7 +142,7 @@ pub(crate) fn continued(known: &Known, segment: Segment) -> u16 {
     if renewed.0 != entry.0 {
         write(known, known.at(), renewed);
     }
-    entry.backend()
+    Ok(entry.backend())
 }
 
 /// The backend that a flow is at for which a SYN came; 0: it is not known, or has ended. What has ended is

@@ -28,12 +28,12 @@ impl Frame {
         }
     }
 
-    /// Bytes in the frame, from the Ethernet header on. To be taken once, and kept in memory: where
-    /// the compiler sees that this is the distance of the pointers, it concludes from checks of the
-    /// length that checks of pointers are superfluous, which the verifier does not follow.
+    /// Bytes in the frame, from the Ethernet header on. Where the compiler saw that this is the distance of the
+    /// pointers, it would conclude from checks of the length that checks of pointers are superfluous, which the
+    /// verifier does not follow.
     #[inline(always)]
     pub(crate) fn length(&self) -> u32 {
-        self.end.wrapping_sub(self.start) as u32
+        opaque(self.end.wrapping_sub(self.start)) as u32
     }
 
     /// Index of the interface that the frame came in by.
@@ -115,6 +115,22 @@ impl Frame {
         let failed = unsafe { bpf_xdp_adjust_tail(self.ctx, -bytes.cast_signed()) };
         (failed == 0).then(|| Self::new(self.ctx))
     }
+}
+
+/// The same number, of which the compiler does not know where it is from.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn opaque(mut number: usize) -> usize {
+    // SAFETY: an instruction on a register alone.
+    unsafe {
+        core::arch::asm!("{number} = {number}", number = inout(reg) number, options(nostack, nomem))
+    };
+    number
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn opaque(number: usize) -> usize {
+    number
 }
 
 /// Types that any bytes are a valid value of, and that have no padding.

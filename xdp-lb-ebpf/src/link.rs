@@ -7,6 +7,7 @@ use crate::{
     frame::Frame,
     outcome::Outcome,
     packet::{Packet, Way},
+    path::Path,
 };
 
 /// Ether type of IPv4, as it is read.
@@ -25,7 +26,7 @@ pub(crate) const MACS: usize = 12;
 
 /// Reads the link header, notes where the IP header begins, and returns the ether type in front of it.
 #[inline(always)]
-pub(crate) fn read(frame: &Frame, packet: &mut Packet) -> Result<u16, Outcome> {
+pub(crate) fn read<P: Path>(frame: &Frame, packet: &mut Packet) -> Result<u16, Outcome> {
     let ethernet: EthHdr = frame.read(0).ok_or(PassReason::Truncated)?;
     let mut ether_type = ethernet.ether_type;
     let mut offset = EthHdr::LEN;
@@ -33,6 +34,7 @@ pub(crate) fn read(frame: &Frame, packet: &mut Packet) -> Result<u16, Outcome> {
         if !is_tag(ether_type) {
             break;
         }
+        P::rare()?;
         let [_, _, a, b]: [u8; TAG] = frame.read(offset).ok_or(PassReason::Truncated)?;
         ether_type = u16::from_ne_bytes([a, b]);
         offset += TAG;

@@ -21,11 +21,13 @@ mod flows;
 mod fragments;
 mod frame;
 mod icmp;
+mod index;
 mod link;
 mod maps;
 mod network;
 mod outcome;
 mod packet;
+mod path;
 mod runtime;
 mod send;
 mod services;
@@ -39,38 +41,77 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use xdp_lb_common::counters::{Counter, PassReason};
+use xdp_lb_common::{
+    abi,
+    counters::{Counter, PassReason},
+};
 
 use crate::{
     frame::Frame,
-    maps::SCRATCH,
+    maps::{PROGRAMS, SCRATCH},
     outcome::{Outcome, Status},
     packet::{Family, Packet},
+    path::{Common, Whole},
 };
 
-/// Entry.
+/// Entry: the common path, and where it gives up, the whole one.
 #[expect(clippy::needless_pass_by_value, reason = "the macro passes it so")]
 #[xdp]
 fn xdp_lb(ctx: XdpContext) -> u32 {
+    let frame = Frame::new(ctx.ctx);
+    let mut packet = Packet::of(&frame);
+    let outcome = match common(ctx.ctx, &frame, &mut packet) {
+        Ok(outcome) | Err(outcome) => outcome,
+    };
+    if outcome.is_rare() {
+        // SAFETY: the map has programs of this type alone. Where one is called, this is the last that is done here.
+        unsafe { PROGRAMS.tail_call(&ctx, abi::PROGRAM_WHOLE) };
+        // Never: the daemon put it there before it attached this program.
+        return xdp_action::XDP_PASS;
+    }
+    exit(&packet, outcome)
+}
+
+/// All stages in one piece.
+#[inline(always)]
+fn common(ctx: *mut xdp_md, frame: &Frame, packet: &mut Packet) -> Result<Outcome, Outcome> {
+    match link::read::<Common>(frame, packet)? {
+        link::IPV4 => {
+            network::ipv4::<Common>(frame, packet)?;
+            balance::choose::<Common, [u8; 4]>(frame, packet)?;
+        }
+        link::IPV6 => {
+            network::ipv6::<Common>(frame, packet)?;
+            balance::choose::<Common, [u8; 16]>(frame, packet)?;
+        }
+        _ => return Err(Outcome::pass(PassReason::NotIp)),
+    }
+    send::send::<Common>(Frame::new(ctx), packet)
+}
+
+/// The whole path: all stages, each of them a subprogram.
+#[expect(clippy::needless_pass_by_value, reason = "the macro passes it so")]
+#[xdp]
+fn xdp_lb_whole(ctx: XdpContext) -> u32 {
+    let ctx = ctx.ctx;
     let Some(packet) = SCRATCH.get_ptr_mut(0) else {
         // Never: the array has this element.
         return xdp_action::XDP_PASS;
     };
     // SAFETY: the element is this CPU's own, and the program is not interrupted by itself.
     let packet = unsafe { &mut *packet };
-    let frame = Frame::new(ctx.ctx);
+    let frame = Frame::new(ctx);
     packet.length = frame.length();
     packet.ingress = frame.ingress();
-    let outcome = match process(ctx.ctx, &frame, packet) {
+    let outcome = match process(ctx, &frame, packet) {
         Ok(outcome) | Err(outcome) => outcome,
     };
     exit(packet, outcome)
 }
 
-/// The stages.
 #[inline(always)]
 fn process(ctx: *mut xdp_md, frame: &Frame, packet: &mut Packet) -> Result<Outcome, Outcome> {
-    match link::read(frame, packet)? {
+    match link::read::<Whole>(frame, packet)? {
         link::IPV4 => ipv4(ctx, packet)?,
         link::IPV6 => ipv6(ctx, packet)?,
         _ => return Err(Outcome::pass(PassReason::NotIp)),
@@ -82,7 +123,7 @@ fn process(ctx: *mut xdp_md, frame: &Frame, packet: &mut Packet) -> Result<Outco
     Ok(send(ctx, packet))
 }
 
-/// The single exit: counts the packet, once, and says what becomes of it.
+/// The exit of both: counts the packet, once, and says what becomes of it.
 #[inline(always)]
 fn exit(packet: &Packet, outcome: Outcome) -> u32 {
     let counter = outcome.counter();
@@ -95,27 +136,27 @@ fn exit(packet: &Packet, outcome: Outcome) -> u32 {
 
 #[inline(never)]
 fn ipv4(ctx: *mut xdp_md, packet: &mut Packet) -> Status {
-    network::ipv4(&Frame::new(ctx), packet)
+    network::ipv4::<Whole>(&Frame::new(ctx), packet)
 }
 
 #[inline(never)]
 fn ipv6(ctx: *mut xdp_md, packet: &mut Packet) -> Status {
-    network::ipv6(&Frame::new(ctx), packet)
+    network::ipv6::<Whole>(&Frame::new(ctx), packet)
 }
 
 #[inline(never)]
 fn choose_v4(ctx: *mut xdp_md, packet: &mut Packet) -> Status {
-    balance::choose::<[u8; 4]>(&Frame::new(ctx), packet)
+    balance::choose::<Whole, [u8; 4]>(&Frame::new(ctx), packet)
 }
 
 #[inline(never)]
 fn choose_v6(ctx: *mut xdp_md, packet: &mut Packet) -> Status {
-    balance::choose::<[u8; 16]>(&Frame::new(ctx), packet)
+    balance::choose::<Whole, [u8; 16]>(&Frame::new(ctx), packet)
 }
 
 #[inline(never)]
-fn send(ctx: *mut xdp_md, packet: &mut Packet) -> Outcome {
-    match send::send(Frame::new(ctx), packet) {
+fn send(ctx: *mut xdp_md, packet: &Packet) -> Outcome {
+    match send::send::<Whole>(Frame::new(ctx), packet) {
         Ok(outcome) | Err(outcome) => outcome,
     }
 }

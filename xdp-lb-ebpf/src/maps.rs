@@ -5,12 +5,12 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
 };
 use xdp_lb_common::{
     abi::{
-        BUCKET, BackendEntry, Budget, Count, FragmentEntry, FragmentKey, Meta, PrefixKey,
-        ServiceEntry, ServiceKey, SlotPair, Timing, TokenBucket,
+        BUCKET, BackendEntry, Budget, Count, FragmentEntry, FragmentKey, INDEX_WORDS, Meta,
+        PrefixKey, ServiceEntry, ServiceKey, SlotPair, Timing, TokenBucket,
     },
     counters::Counter,
     hash::HashKey,
@@ -31,6 +31,7 @@ pub(crate) static TIMING: Global<Timing> = Global::new(Timing {
     opening_ticks: 60 * 250,
     period_shift: 6,
     bucket_bits: 13,
+    index_bits: 15,
     fragment_ticks: 30 * 250,
     warning_ticks: 10 * 250,
 });
@@ -44,11 +45,18 @@ pub(crate) static GUE_PORT: Global<[u8; 2]> = Global::new(6080_u16.to_be_bytes()
 pub(crate) static META: Array<Meta> = Array::with_max_entries(1, 0);
 
 #[map]
+pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+#[map]
 pub(crate) static SERVICES: HashMap<ServiceKey, u32> =
     HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
 #[map]
 pub(crate) static PREFIXES: LpmTrie<PrefixKey, u32> = LpmTrie::with_max_entries(4096, 0);
+
+#[map]
+pub(crate) static INDEX: Array<[u64; INDEX_WORDS]> =
+    Array::with_max_entries(1 + (1 << 15), BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static SERVICE_TABLE: Array<ServiceEntry> =

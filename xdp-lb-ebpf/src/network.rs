@@ -8,9 +8,12 @@ use crate::{
     icmp,
     outcome::{Outcome, Status},
     packet::{Family, Fragment, Packet},
+    path::Path,
     transport,
 };
 
+/// IPv4's first byte, where no options follow.
+const WITHOUT_OPTIONS: u8 = 0x45;
 /// RFC 791: where these bits are set a packet is not the first fragment, or not the last.
 pub(crate) const FRAGMENT_OFFSET: u16 = 0x1fff;
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -28,9 +31,12 @@ const EXTENSION_BYTES: usize = 1024;
 
 /// Reads the IPv4 packet behind the link header, up to the ports.
 #[inline(always)]
-pub(crate) fn ipv4(frame: &Frame, packet: &mut Packet) -> Status {
+pub(crate) fn ipv4<P: Path>(frame: &Frame, packet: &mut Packet) -> Status {
     let start = packet.network();
     let ip: Ipv4Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
+    if ip.vihl != WITHOUT_OPTIONS {
+        P::rare()?;
+    }
     let header_length = usize::from(ip.vihl & 0x0f) * 4;
     let total_length = usize::from(u16::from_be_bytes(ip.tot_len));
     if ip.vihl >> 4 != 4
@@ -45,6 +51,9 @@ pub(crate) fn ipv4(frame: &Frame, packet: &mut Packet) -> Status {
         return Err(PassReason::OtherProtocol.into());
     }
     let flags = u16::from_be_bytes(ip.frags);
+    if is_icmp || flags & (FRAGMENT_OFFSET | MORE_FRAGMENTS) != 0 {
+        P::rare()?;
+    }
     packet.family = Family::V4;
     packet.flow_family = Family::V4;
     packet.ip_length = total_length as u32;
@@ -77,7 +86,7 @@ pub(crate) fn ipv4(frame: &Frame, packet: &mut Packet) -> Status {
 
 /// Reads the IPv6 packet behind the link header, up to the ports.
 #[inline(always)]
-pub(crate) fn ipv6(frame: &Frame, packet: &mut Packet) -> Status {
+pub(crate) fn ipv6<P: Path>(frame: &Frame, packet: &mut Packet) -> Status {
     let start = packet.network();
     let ip: Ipv6Hdr = frame.read(start).ok_or(PassReason::Truncated)?;
     let payload_length = usize::from(u16::from_be_bytes(ip.payload_len));
@@ -94,6 +103,9 @@ pub(crate) fn ipv6(frame: &Frame, packet: &mut Packet) -> Status {
     packet.is_unfragmentable = true;
     packet.flow_v6 = FlowKey::without_ports(ip.src_addr, ip.dst_addr, 0);
     let start = start + Ipv6Hdr::LEN;
+    if !transport::is_known(ip.next_hdr) {
+        P::rare()?;
+    }
     let transport = start + skip_extensions(frame, packet, start, ip.next_hdr, payload_length)?;
     packet.set_transport(transport);
     if packet.fragment == Fragment::Later {

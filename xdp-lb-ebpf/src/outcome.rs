@@ -13,6 +13,9 @@ pub(crate) struct Outcome(NonZeroU32);
 pub(crate) type Status = Result<(), Outcome>;
 
 impl Outcome {
+    /// Nothing yet: the packet is not [`Common`](crate::path::Common).
+    pub(crate) const RARE: Self = Self(NonZeroU32::MAX);
+
     const fn new(action: xdp_action::Type, counter: u32) -> Self {
         match NonZeroU32::new(action << 16 | counter) {
             Some(word) => Self(word),
@@ -49,6 +52,12 @@ impl Outcome {
     #[inline(always)]
     pub(crate) const fn redirect() -> Self {
         Self::new(xdp_action::XDP_REDIRECT, Counter::Forwarded as u32)
+    }
+
+    /// True for [`RARE`](Self::RARE).
+    #[inline(always)]
+    pub(crate) const fn is_rare(self) -> bool {
+        self.0.get() == Self::RARE.0.get()
     }
 
     /// Index of the [`Counter`] of the verdict.

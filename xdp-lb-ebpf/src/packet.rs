@@ -1,6 +1,10 @@
 //! The notes on the packet at hand, which the stages hand on to each other.
 
+use core::mem;
+
 use xdp_lb_common::abi::{BackendLink, FlowKey, NextHop};
+
+use crate::frame::Frame;
 
 /// The notes. They lie in memory of this CPU that the packet before has used, so each stage writes
 /// every field that it is said to write, and reads none that no stage before it has written.
@@ -123,6 +127,16 @@ pub(crate) enum Segment {
 const TRANSPORT_LIMIT: u32 = 2048;
 
 impl Packet {
+    /// Notes on which there is nothing but what the entry writes.
+    #[inline(always)]
+    pub(crate) fn of(frame: &Frame) -> Self {
+        // SAFETY: integers, arrays of them, and enums that have a variant 0.
+        let mut packet: Self = unsafe { mem::zeroed() };
+        packet.length = frame.length();
+        packet.ingress = frame.ingress();
+        packet
+    }
+
     /// Where the IP header begins. The mask is for the verifier.
     #[inline(always)]
     pub(crate) fn network(&self) -> usize {

@@ -12,16 +12,17 @@ use crate::{
     maps::BACKENDS,
     outcome::Outcome,
     packet::{Family, Packet},
+    path::Path,
     too_big,
     tunnel::{self, Kind},
 };
 
 /// Sends the packet on by its forwarding mode, or tells the client that it is too big for that.
 #[inline(always)]
-pub(crate) fn send(frame: Frame, packet: &mut Packet) -> Result<Outcome, Outcome> {
+pub(crate) fn send<P: Path>(frame: Frame, packet: &Packet) -> Result<Outcome, Outcome> {
     let flags = packet.way.next_hop().flags;
     if flags & NextHop::TUNNEL_FLAGS == 0 {
-        let frame = within(frame, packet, 0)?;
+        let frame = within::<P>(frame, packet, 0)?;
         // A change of the number of tags is a change of the link header's length.
         let frame = frame
             .resize_head(packet.network(), link::length(&packet.way))
@@ -50,10 +51,10 @@ pub(crate) fn send(frame: Frame, packet: &mut Packet) -> Result<Outcome, Outcome
     };
     if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, to @ ..] = address {
         let [.., a, b, c, d] = tunnel_source;
-        let frame = within(frame, packet, tunnel::overhead(Family::V4, kind))?;
+        let frame = within::<P>(frame, packet, tunnel::overhead(Family::V4, kind))?;
         tunnel::v4(frame, packet, kind, [*a, *b, *c, *d], *to)?;
     } else {
-        let frame = within(frame, packet, tunnel::overhead(Family::V6, kind))?;
+        let frame = within::<P>(frame, packet, tunnel::overhead(Family::V6, kind))?;
         tunnel::v6(frame, packet, kind, tunnel_source, address)?;
     }
     Ok(transmit(packet))
@@ -61,11 +62,12 @@ pub(crate) fn send(frame: Frame, packet: &mut Packet) -> Result<Outcome, Outcome
 
 /// The frame, if the packet fits the way with `overhead` bytes of outer headers.
 #[inline(always)]
-fn within(frame: Frame, packet: &Packet, overhead: u32) -> Result<Frame, Outcome> {
+fn within<P: Path>(frame: Frame, packet: &Packet, overhead: u32) -> Result<Frame, Outcome> {
     let mtu = u32::from(packet.way.link().mtu);
     if mtu == 0 || packet.ip_length + overhead <= mtu {
         return Ok(frame);
     }
+    P::rare()?;
     Err(too_big::answer(
         frame.into_context(),
         packet,

@@ -3,9 +3,17 @@
 use core::ptr;
 
 use aya_ebpf::maps::lpm_trie::Key;
-use xdp_lb_common::abi::{FlowKey, PrefixKey, ServiceEntry, ServiceKey, TableRef, mapped};
+use xdp_lb_common::{
+    abi::{FlowKey, PrefixKey, ServiceEntry, ServiceKey, TableRef, mapped},
+    counters::PassReason,
+};
 
-use crate::maps::{PREFIXES, SERVICE_TABLE, SERVICES};
+use crate::{
+    index::{self, Found},
+    maps::{PREFIXES, SERVICE_TABLE, SERVICES},
+    outcome::Outcome,
+    path::Path,
+};
 
 /// A service, as read once for a packet.
 pub(crate) struct Service {
@@ -58,14 +66,24 @@ impl Vip for [u8; 16] {
 /// The service of the flow's destination: by its port, else the one for every port; else that of the
 /// longest prefix, by its port, else for every port.
 #[inline(always)]
-pub(crate) fn find<A: Vip>(flow: &FlowKey<A>) -> Option<Service> {
-    let vip = flow.destination.to_key();
-    let protocol = flow.protocol;
-    let id = at_address(vip, protocol, flow.destination_port_be)
-        .or_else(|| at_address(vip, protocol, [0; 2]))
-        .or_else(|| at_prefix(flow.destination, protocol, flow.destination_port_be))
-        .or_else(|| at_prefix(flow.destination, protocol, [0; 2]))?;
-    let entry = SERVICE_TABLE.get_ptr(id)?;
+pub(crate) fn find<P: Path, A: Vip>(flow: &FlowKey<A>) -> Result<Service, Outcome> {
+    let key = ServiceKey {
+        vip: flow.destination.to_key(),
+        port_be: flow.destination_port_be,
+        protocol: flow.protocol,
+        reserved: 0,
+    };
+    let id = match index::find(&key) {
+        Found::Service(id) => Some(id),
+        Found::None => None,
+        Found::Unsure => {
+            P::rare()?;
+            in_maps(flow, key)
+        }
+    };
+    let entry = id
+        .and_then(|id| SERVICE_TABLE.get_ptr(id))
+        .ok_or(PassReason::NoService)?;
     // SAFETY: `entry` points into an array's element, which lives as long as the map. The daemon
     // writes the fields meanwhile, each as one word, so each is read once, as one word.
     let (table, flags, idle_ticks) = unsafe {
@@ -75,29 +93,38 @@ pub(crate) fn find<A: Vip>(flow: &FlowKey<A>) -> Option<Service> {
             ptr::read_volatile(&raw const (*entry).idle_ticks),
         )
     };
-    Some(Service {
-        id,
+    Ok(Service {
+        id: id.unwrap_or_default(),
         table: TableRef::unpack(table),
         flags,
         idle_ticks,
     })
 }
 
+/// The service's id by the maps, which know all services.
+#[inline(always)]
+fn in_maps<A: Vip>(flow: &FlowKey<A>, key: ServiceKey) -> Option<u32> {
+    at_address(key)
+        .or_else(|| {
+            at_address(ServiceKey {
+                port_be: [0; 2],
+                ..key
+            })
+        })
+        .or_else(|| at_prefix(flow.destination, key.protocol, key.port_be))
+        .or_else(|| at_prefix(flow.destination, key.protocol, [0; 2]))
+}
+
 /// True if the address is a VIP of some service, or within one that is a prefix.
 #[inline(always)]
 pub(crate) fn is_vip<A: Vip>(address: A) -> bool {
-    at_address(address.to_key(), 0, [0; 2]).is_some() || at_prefix(address, 0, [0; 2]).is_some()
+    at_address(ServiceKey::of_vip(address.to_key())).is_some()
+        || at_prefix(address, 0, [0; 2]).is_some()
 }
 
 /// The id of the service at a VIP; port 0: the one for every port.
 #[inline(always)]
-fn at_address(vip: [u8; 16], protocol: u8, port_be: [u8; 2]) -> Option<u32> {
-    let key = ServiceKey {
-        vip,
-        port_be,
-        protocol,
-        reserved: 0,
-    };
+fn at_address(key: ServiceKey) -> Option<u32> {
     // SAFETY: the value is one aligned word that is never changed in place.
     unsafe { SERVICES.get(key) }.copied()
 }

@@ -114,6 +114,8 @@ pub struct Timing {
     pub period_shift: u32,
     /// The flow table has 2 to the power of this many buckets.
     pub bucket_bits: u32,
+    /// The service index has 2 to the power of this many lines besides its head.
+    pub index_bits: u32,
     /// How long a first fragment is remembered, in ticks.
     pub fragment_ticks: u32,
     /// The shortest time between two log lines of the same kind on one CPU, in ticks.

@@ -8,6 +8,7 @@ mod backend;
 mod flow;
 mod flow_table;
 mod fragment;
+mod index;
 #[cfg(feature = "user")]
 mod pod;
 mod service;
@@ -18,6 +19,10 @@ pub use self::{
     flow::{BackendRef, Budget, FlowKey, Timing, TokenBucket},
     flow_table::{BUCKET, BUCKET_BITS, FlowBucket, FlowEntry, Place, bucket_bits},
     fragment::{FragmentEntry, FragmentKey},
+    index::{
+        INDEX_ENTRY, INDEX_HAS_ANY_PORT, INDEX_HAS_PREFIXES, INDEX_WORDS, IndexKey, IndexLine,
+        SPILLED, index_bits,
+    },
     service::{PrefixKey, ServiceEntry, ServiceKey, TableRef, mapped},
     slot::{Slot, SlotPair},
 };
@@ -29,10 +34,14 @@ pub const ABI_VERSION: u32 = 5;
 pub mod map {
     /// [`Meta`](super::Meta), one entry: what the other maps were made by.
     pub const META: &str = "META";
+    /// Array of programs that the program goes on with; pinned, since the kernel empties it once nobody has it open.
+    pub const PROGRAMS: &str = "PROGRAMS";
     /// Hash, [`ServiceKey`](super::ServiceKey) → service id (`u32`).
     pub const SERVICES: &str = "SERVICES";
     /// Longest-prefix-match trie, [`PrefixKey`](super::PrefixKey) → service id (`u32`).
     pub const PREFIXES: &str = "PREFIXES";
+    /// Array of [`IndexLine`](super::IndexLine), mmap-able: what is in [`SERVICES`], to be found at once.
+    pub const INDEX: &str = "INDEX";
     /// Array by service id of [`ServiceEntry`](super::ServiceEntry), mmap-able.
     pub const SERVICE_TABLE: &str = "SERVICE_TABLE";
     /// Array of [`SlotPair`](super::SlotPair), mmap-able: the arena of all lookup tables.
@@ -57,8 +66,9 @@ pub mod map {
     /// Per-CPU array with one entry: the program's notes on the packet at hand. For the program only.
     pub const SCRATCH: &str = "SCRATCH";
     /// The maps that outlive the daemon. The others begin anew with each program.
-    pub const PINNED: [&str; 11] = [
+    pub const PINNED: [&str; 12] = [
         META,
+        PROGRAMS,
         SERVICES,
         PREFIXES,
         SERVICE_TABLE,
@@ -71,6 +81,9 @@ pub mod map {
         BACKEND_COUNTERS,
     ];
 }
+
+/// Index into [`map::PROGRAMS`]: the one that knows all packets.
+pub const PROGRAM_WHOLE: u32 = 0;
 
 /// Names of the constants that the daemon sets when it loads the program.
 pub mod global {
@@ -127,7 +140,7 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<FragmentEntry>() == 16);
     assert!(size_of::<TokenBucket>() == 16);
-    assert!(size_of::<Timing>() == 56);
+    assert!(size_of::<Timing>() == 60);
     assert!(size_of::<Count>() == 16);
 };
 

@@ -6,8 +6,8 @@ use std::{fs, io};
 use serde::Serialize;
 use xdp_lb_common::{
     abi::{
-        BackendEntry, Count, FlowBucket, FragmentEntry, FragmentKey, PrefixKey, ServiceEntry,
-        ServiceKey, SlotPair, map,
+        BackendEntry, Count, FlowBucket, FragmentEntry, FragmentKey, IndexLine, PrefixKey,
+        ServiceEntry, ServiceKey, SlotPair, map,
     },
     counters::Counter,
 };
@@ -67,6 +67,7 @@ impl Memory {
                 of(&[
                     map::SERVICES,
                     map::PREFIXES,
+                    map::INDEX,
                     map::SERVICE_TABLE,
                     map::SERVICE_COUNTERS,
                 ]),
@@ -96,6 +97,7 @@ pub fn of_map(name: &str, entries: u32, cpus: u32) -> u64 {
             let node = TRIE_NODE + size::<PrefixKey>() + size::<u32>();
             2 * entries * node.next_power_of_two()
         }
+        map::INDEX => mapped_array::<IndexLine>(entries),
         map::SERVICE_TABLE => mapped_array::<ServiceEntry>(entries),
         map::SLOTS => mapped_array::<SlotPair>(entries),
         map::BACKENDS => mapped_array::<BackendEntry>(entries),

@@ -15,6 +15,7 @@ pub mod decap;
 mod detach;
 mod error;
 mod flow_table;
+mod index;
 mod logs;
 mod mapping;
 mod memory;
@@ -26,13 +27,14 @@ use std::{fs::File, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, lpm_trie::LpmTrie},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray, lpm_trie::LpmTrie},
     programs::Xdp,
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use xdp_lb_common::{
     abi::{
-        ABI_VERSION, BUCKET, Count, Meta, PrefixKey, ServiceKey, Timing, bucket_bits, global, map,
+        ABI_VERSION, BUCKET, Count, INDEX_WORDS, Meta, PROGRAM_WHOLE, PrefixKey, ServiceKey,
+        Timing, bucket_bits, global, index_bits, map,
     },
     hash::HashKey,
 };
@@ -47,14 +49,17 @@ pub use self::{
     sizes::Sizes,
     state::Found,
 };
-use self::{clock::Ticks, flow_table::FlowTable, mapping::Mapping, sizes::FRAGMENTS};
+use self::{clock::Ticks, flow_table::FlowTable, index::Index, mapping::Mapping, sizes::FRAGMENTS};
 use crate::config::Limits;
 
 /// The program, as the build script made it. Empty where it had no BPF toolchain.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-lb-ebpf"));
 
-/// Name of the program in the object.
+/// Name of the program in the object that is attached.
 pub const PROGRAM: &str = "xdp_lb";
+
+/// Name of the one that it leaves to what is not common.
+pub const WHOLE_PROGRAM: &str = "xdp_lb_whole";
 
 /// ICMP messages that one CPU sends to clients in a second: enough for each of many clients to learn
 /// the size that fits, too few to be of use to one who forges their addresses.
@@ -81,6 +86,7 @@ pub struct Dataplane {
     sizes: Sizes,
     services: HashMap<MapData, ServiceKey, u32>,
     prefixes: LpmTrie<MapData, PrefixKey, u32>,
+    index: Index,
     service_table: Mapping,
     slots: Mapping,
     backends: Mapping,
@@ -141,6 +147,10 @@ impl Dataplane {
             sizes,
             services: take(&mut ebpf, map::SERVICES)?,
             prefixes: take(&mut ebpf, map::PREFIXES)?,
+            index: Index::new(
+                mapping(&mut ebpf, map::INDEX, 8 * INDEX_WORDS)?,
+                timing.index_bits,
+            ),
             service_table: mapping(&mut ebpf, map::SERVICE_TABLE, 16)?,
             slots: mapping(&mut ebpf, map::SLOTS, 8)?,
             backends: mapping(&mut ebpf, map::BACKENDS, 64)?,
@@ -158,6 +168,7 @@ impl Dataplane {
         };
         meta.set(0, found, 0)
             .map_err(|source| DataplaneError::map(map::META, source))?;
+        dataplane.fill_index()?;
         Ok((dataplane, origin))
     }
 
@@ -241,6 +252,7 @@ fn timing(limits: &Limits, shape: FlowShape, ticks: Ticks, cpus: u32) -> Timing 
         opening_ticks: ticks.count(crate::timing::OPENING),
         period_shift: shape.period_shift,
         bucket_bits: shape.bucket_bits,
+        index_bits: index_bits(limits.services),
         fragment_ticks: ticks.count(crate::timing::FRAGMENT),
         warning_ticks: ticks.count(crate::timing::BETWEEN_WARNINGS),
     }
@@ -264,8 +276,16 @@ fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
         loader.map_pin_path(name, path.as_path());
     }
     let mut ebpf = loader.load(OBJECT).map_err(DataplaneError::Object)?;
-    let program = xdp_program(&mut ebpf, PROGRAM)?;
-    program.load().map_err(DataplaneError::Load)?;
+    for name in [PROGRAM, WHOLE_PROGRAM] {
+        let program = xdp_program(&mut ebpf, name)?;
+        program.load().map_err(DataplaneError::Load)?;
+    }
+    let mut programs: ProgramArray<MapData> = take(&mut ebpf, map::PROGRAMS)?;
+    let whole = xdp_program(&mut ebpf, WHOLE_PROGRAM)?;
+    let fd = whole.fd().map_err(DataplaneError::Load)?;
+    programs
+        .set(PROGRAM_WHOLE, fd, 0)
+        .map_err(|source| DataplaneError::map(map::PROGRAMS, source))?;
     Ok(ebpf)
 }
 

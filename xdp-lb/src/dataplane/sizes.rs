@@ -1,6 +1,6 @@
 //! How many entries the maps have: fixed when they are made, from the config's `limits`.
 
-use xdp_lb_common::abi::{bucket_bits, map};
+use xdp_lb_common::abi::{bucket_bits, index_bits, map};
 
 use crate::config::Limits;
 
@@ -33,12 +33,13 @@ impl From<&Limits> for Sizes {
 
 impl Sizes {
     /// The maps whose sizes depend on the limits or are fixed here, with their entries.
-    pub(super) const fn entries(self) -> [(&'static str, u32); 9] {
+    pub(super) const fn entries(self) -> [(&'static str, u32); 10] {
         // Every VIP has a key of its own as well.
         let keys = self.services.saturating_mul(2);
         [
             (map::SERVICES, keys),
             (map::PREFIXES, keys),
+            (map::INDEX, 1 + (1 << index_bits(self.services))),
             (map::SERVICE_TABLE, self.services),
             (map::SERVICE_COUNTERS, self.services),
             (map::SLOTS, self.slots / 2),

@@ -89,8 +89,12 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// If the map is full.
+    /// If the map is full, or as [`wait_for_packets_in_flight`](Self::wait_for_packets_in_flight), which it may call.
     pub fn set_key(&mut self, key: ServiceKey, id: u32) -> Result<(), DataplaneError> {
+        if self.index.must_wait_for(&key) {
+            self.wait_for_packets_in_flight()?;
+            self.index.has_waited();
+        }
         let size = self.sizes.services;
         self.services.insert(key, id, 0).map_err(|error| match error {
             MapError::SyscallError(error)
@@ -99,7 +103,9 @@ impl Dataplane {
                 DataplaneError::Full { name: map::SERVICES, size, limit: "services" }
             }
             source => DataplaneError::map(map::SERVICES, source),
-        })
+        })?;
+        self.index.set(key, id);
+        Ok(())
     }
 
     /// Takes `key` away: packets for it go to the kernel.
@@ -108,6 +114,7 @@ impl Dataplane {
     ///
     /// If the kernel does not let the map be written. That it is gone already is none.
     pub fn remove_key(&mut self, key: &ServiceKey) -> Result<(), DataplaneError> {
+        self.index.remove(key);
         match self.services.remove(key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error))
@@ -132,6 +139,7 @@ impl Dataplane {
     ) -> Result<(), DataplaneError> {
         let key = Key::new(PrefixKey::bits(length), key);
         let size = self.sizes.services;
+        self.index.set_prefixes(true);
         self.prefixes
             .insert(&key, id, 0)
             .map_err(|error| match error {
@@ -156,14 +164,24 @@ impl Dataplane {
     pub fn remove_prefix(&mut self, key: PrefixKey, length: u32) -> Result<(), DataplaneError> {
         let key = Key::new(PrefixKey::bits(length), key);
         match self.prefixes.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) | Err(MapError::KeyNotFound) => {}
             Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(Errno::ENOENT as i32) =>
-            {
-                Ok(())
-            }
-            Err(source) => Err(DataplaneError::map(map::PREFIXES, source)),
+                if error.io_error.raw_os_error() == Some(Errno::ENOENT as i32) => {}
+            Err(source) => return Err(DataplaneError::map(map::PREFIXES, source)),
         }
+        let are_left = self.prefixes.keys().next().is_some();
+        self.index.set_prefixes(are_left);
+        Ok(())
+    }
+
+    /// Fills the index, which each program begins with anew, from maps that were adopted.
+    pub(super) fn fill_index(&mut self) -> Result<(), DataplaneError> {
+        let found = self.found()?;
+        self.index.set_prefixes(!found.prefixes.is_empty());
+        for (key, id) in found.keys {
+            self.index.set(key, id);
+        }
+        Ok(())
     }
 
     /// Reads the slots of a table. A table that is not within the arena reads as empty.
