@@ -215,6 +215,7 @@ impl Plane {
             idle_ticks: self.dataplane.ticks(IDLE),
         };
         self.dataplane.set_service(id, &entry);
+        self.dataplane.rest(id);
         self.listen(vip(family, service), id)
     }
 

@@ -70,6 +70,8 @@ fn compile(package: &str, toolchain: &Toolchain, out: &Path) -> Result<PathBuf, 
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         "-Ctarget-cpu=v3".to_owned(),
+        // Headers are read by words, wherever they lie, as the kernel allows on every processor that can.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
     ];
     // A folder of its own: the outer cargo holds the lock of the one it builds in. OUT_DIR is
     // target/PROFILE/build/PACKAGE/out, so all profiles share this one.

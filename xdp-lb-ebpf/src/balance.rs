@@ -18,7 +18,7 @@ use crate::{
     flows::{self, Known, Tracked},
     fragments,
     frame::Frame,
-    maps::{BACKENDS, HASH_KEY, SLOTS, TIMING},
+    maps::{BACKENDS, HASH_KEY, MEMBERS, RESTING, SLOTS, timing},
     outcome::{Outcome, Status},
     packet::{Found, Fragment, Packet, Segment, Way},
     path::Path,
@@ -95,7 +95,7 @@ fn balance<P: Path>(
         }
         P::rare()?;
     }
-    let place = Place::of(hash.flow, TIMING.load().bucket_bits);
+    let place = Place::of(hash.flow, timing!(bucket_bits));
     let known = flows::look_up(place, service.idle_ticks, found);
     if segment == Segment::Opens {
         match by_opening(frame, &known, slot, service) {
@@ -198,6 +198,12 @@ fn find_slot(hash: u64, service: &Service) -> Slot {
         .table
         .offset
         .wrapping_add(reduce(hash, service.table.size));
+    if service.is_at_rest {
+        return Slot {
+            current: at_rest(index, service.id),
+            previous: 0,
+        };
+    }
     let mut word = NONE;
     if service.table.size != 0
         && let Some(pair) = SLOTS.get_ptr(index / 2)
@@ -207,6 +213,22 @@ fn find_slot(hash: u64, service: &Service) -> Slot {
         word = unsafe { ptr::read_volatile(pair.cast::<u32>().add((index & 1) as usize)) };
     }
     Slot::unpack(word)
+}
+
+/// The backend of a slot of a table at rest.
+#[inline(always)]
+fn at_rest(index: u32, service: u32) -> u16 {
+    let (Some(slots), Some(members)) = (RESTING.get_ptr(index / 8), MEMBERS.get_ptr(service))
+    else {
+        // Never: tables are within the arena, and each service has its members.
+        return 0;
+    };
+    // SAFETY: the pointers are to arrays' elements, the first of eight bytes, the second of as many half words as a
+    // byte has values. The daemon writes neither while a table is at rest.
+    unsafe {
+        let member = ptr::read_volatile(slots.cast::<u8>().add((index & 7) as usize));
+        ptr::read_volatile(members.cast::<u16>().add(usize::from(member)))
+    }
 }
 
 /// The way to the backend that an entry of the flow table leads to, if it is one of the service's, and may be sent

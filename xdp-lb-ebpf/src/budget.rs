@@ -6,7 +6,7 @@ use xdp_lb_common::abi::{Budget, TokenBucket};
 
 use crate::{
     frame::Frame,
-    maps::{BUDGETS, TIMING},
+    maps::{BUDGETS, timing},
 };
 
 /// Takes one token from this CPU's bucket.
@@ -17,12 +17,11 @@ pub(crate) fn take(frame: &Frame, budget: Budget, now: u32) -> bool {
     };
     // SAFETY: the element is this CPU's own, and the program is not interrupted by itself.
     let bucket: &mut TokenBucket = unsafe { &mut *bucket };
-    let timing = TIMING.load();
     let (rate, burst) = match budget {
-        Budget::Flows => (timing.tokens_per_tick[0], timing.burst[0]),
-        Budget::Openings => (timing.tokens_per_tick[1], timing.burst[1]),
-        Budget::Fragments => (timing.tokens_per_tick[2], timing.burst[2]),
-        Budget::Answers => (timing.tokens_per_tick[3], timing.burst[3]),
+        Budget::Flows => (timing!(tokens_per_tick)[0], timing!(burst)[0]),
+        Budget::Openings => (timing!(tokens_per_tick)[1], timing!(burst)[1]),
+        Budget::Fragments => (timing!(tokens_per_tick)[2], timing!(burst)[2]),
+        Budget::Answers => (timing!(tokens_per_tick)[3], timing!(burst)[3]),
     };
     let elapsed = now.wrapping_sub(bucket.filled_at);
     if elapsed != 0 {
@@ -35,7 +34,7 @@ pub(crate) fn take(frame: &Frame, budget: Budget, now: u32) -> bool {
         bucket.filled_at = now;
     }
     if bucket.tokens == 0 {
-        if now.wrapping_sub(bucket.warned_at) > timing.warning_ticks {
+        if now.wrapping_sub(bucket.warned_at) > timing!(warning_ticks) {
             bucket.warned_at = now;
             warn!(
                 &frame.context(),

@@ -15,7 +15,7 @@ use xdp_lb_common::{
 use crate::{
     budget, counters,
     frame::Frame,
-    maps::{CLOCK, FLOWS, TIMING},
+    maps::{CLOCK, FLOWS, timing},
     outcome::Outcome,
     packet::{Found, Packet, Segment},
     path::Path,
@@ -260,20 +260,19 @@ fn worth_leaving(entry: FlowEntry, idle_ticks: u32, by_opening: bool, now: u32) 
 
 #[inline(always)]
 fn is_over(entry: FlowEntry, idle_ticks: u32, now: u32) -> bool {
-    let timing = TIMING.load();
     let mut ticks = idle_ticks;
     if entry.is_opening() {
-        ticks = timing.opening_ticks;
-    } else if entry.is_closing() && timing.closing_ticks < ticks {
-        ticks = timing.closing_ticks;
+        ticks = timing!(opening_ticks);
+    } else if entry.is_closing() {
+        ticks = ticks.min(timing!(closing_ticks));
     }
-    entry.was_silent_for(ticks, now, timing.period_shift)
+    entry.was_silent_for(ticks, now, timing!(period_shift))
 }
 
 /// The period of time that it is. The daemon is told, which has no such clock.
 #[inline(always)]
 fn period() -> u32 {
-    let period = FlowEntry::period(time::now(), TIMING.load().period_shift);
+    let period = FlowEntry::period(time::now(), timing!(period_shift));
     if let Some(clock) = CLOCK.get_ptr_mut(0) {
         // SAFETY: `clock` points to an array's element of one word.
         unsafe {

@@ -8,7 +8,7 @@ use xdp_lb_common::{
 use crate::{
     balance, budget,
     frame::Frame,
-    maps::{FRAGMENTS, TIMING},
+    maps::{FRAGMENTS, timing},
     outcome::Outcome,
     packet::Way,
     services::{self, Vip},
@@ -62,7 +62,7 @@ pub(crate) fn follow<A: Vip>(flow: &FlowKey<A>, id: u32) -> Result<(u32, Way), O
     // SAFETY: `entry` points into the map, whose memory lives as long as the program. Another CPU
     // may evict and reuse it meanwhile; then a fragment may go astray, as after an eviction.
     let entry = unsafe { *entry };
-    if time::since(entry.seen, time::now()) > TIMING.load().fragment_ticks {
+    if time::since(entry.seen, time::now()) > timing!(fragment_ticks) {
         return Err(unknown(flow));
     }
     let way = balance::serving(BackendRef::unpack(entry.backend)).ok_or(DropReason::BackendGone)?;

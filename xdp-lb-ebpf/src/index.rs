@@ -6,7 +6,7 @@ use xdp_lb_common::abi::{
     INDEX_ENTRY, INDEX_HAS_ANY_PORT, INDEX_HAS_PREFIXES, INDEX_WORDS, IndexKey, SPILLED, ServiceKey,
 };
 
-use crate::maps::{INDEX, TIMING};
+use crate::maps::{INDEX, timing};
 
 /// What the index knows of a key.
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ pub(crate) fn find(key: &ServiceKey) -> Found {
 #[inline(always)]
 fn at(key: &ServiceKey) -> Found {
     let key = IndexKey::of(key);
-    let Some(line) = INDEX.get_ptr(key.line(TIMING.load().index_bits)) else {
+    let Some(line) = INDEX.get_ptr(key.line(timing!(index_bits))) else {
         return Found::Unsure;
     };
     if let Some(id) = entry(line, 0, key) {

@@ -10,7 +10,8 @@ use aya_ebpf::{
 use xdp_lb_common::{
     abi::{
         BUCKET, BackendEntry, Budget, Count, FragmentEntry, FragmentKey, INDEX_WORDS, Meta,
-        PrefixKey, ServiceEntry, ServiceKey, SlotPair, Timing, TokenBucket,
+        PrefixKey, RestingSlots, ServiceEntry, ServiceKey, ServiceMembers, SlotPair, Timing,
+        TokenBucket,
     },
     counters::Counter,
     hash::HashKey,
@@ -35,6 +36,16 @@ pub(crate) static TIMING: Global<Timing> = Global::new(Timing {
     fragment_ticks: 30 * 250,
     warning_ticks: 10 * 250,
 });
+
+/// One field of [`TIMING`], which as a whole would be read as a whole.
+macro_rules! timing {
+    ($field:ident) => {{
+        let timing = (&raw const $crate::maps::TIMING).cast::<xdp_lb_common::abi::Timing>();
+        // SAFETY: a `Global` is what is in it, and whoever loads the program writes nothing after that.
+        unsafe { core::ptr::read_volatile(&raw const (*timing).$field) }
+    }};
+}
+pub(crate) use timing;
 
 /// Set at load.
 #[unsafe(no_mangle)]
@@ -64,6 +75,12 @@ pub(crate) static SERVICE_TABLE: Array<ServiceEntry> =
 
 #[map]
 pub(crate) static SLOTS: Array<SlotPair> = Array::with_max_entries(1 << 20, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static RESTING: Array<RestingSlots> = Array::with_max_entries(1 << 18, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static MEMBERS: Array<ServiceMembers> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(4096, BPF_F_MMAPABLE);

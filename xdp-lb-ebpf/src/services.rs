@@ -19,6 +19,8 @@ use crate::{
 pub(crate) struct Service {
     pub(crate) id: u32,
     pub(crate) table: TableRef,
+    /// The table stands in `RESTING`, too.
+    pub(crate) is_at_rest: bool,
     pub(crate) flags: u32,
     pub(crate) idle_ticks: u32,
 }
@@ -96,6 +98,7 @@ pub(crate) fn find<P: Path, A: Vip>(flow: &FlowKey<A>) -> Result<Service, Outcom
     Ok(Service {
         id: id.unwrap_or_default(),
         table: TableRef::unpack(table),
+        is_at_rest: TableRef::is_at_rest(table),
         flags,
         idle_ticks,
     })

@@ -34,7 +34,7 @@ pub(super) struct Mirror {
 impl Mirror {
     /// Opens the maps of the plane's program.
     pub(super) fn open(plane: &mut Plane) -> Self {
-        let program = plane.dataplane().program().expect("the program");
+        let program = plane.dataplane().whole_program().expect("the program");
         let ids = program.info().and_then(|info| info.map_ids());
         let ids = ids.expect("the kernel tells").expect("maps' ids");
         let find = |name: &str| {
@@ -145,6 +145,10 @@ impl Mirror {
             idle_ticks: dataplane.ticks(service.idle),
         };
         dataplane.set_service(id, &entry);
+        if id % 2 == 0 {
+            // Where all slots are settled.
+            dataplane.rest(id);
+        }
     }
 
     /// Makes a backend's entry that of the reference.

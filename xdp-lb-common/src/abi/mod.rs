@@ -24,11 +24,11 @@ pub use self::{
         SPILLED, index_bits,
     },
     service::{PrefixKey, ServiceEntry, ServiceKey, TableRef, mapped},
-    slot::{Slot, SlotPair},
+    slot::{MEMBERS, RestingSlots, ServiceMembers, Slot, SlotPair},
 };
 
 /// Version of everything in this module. A daemon adopts pinned maps only where it is equal.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps, as pinned below the pin directory.
 pub mod map {
@@ -46,6 +46,10 @@ pub mod map {
     pub const SERVICE_TABLE: &str = "SERVICE_TABLE";
     /// Array of [`SlotPair`](super::SlotPair), mmap-able: the arena of all lookup tables.
     pub const SLOTS: &str = "SLOTS";
+    /// Array of [`RestingSlots`](super::RestingSlots), mmap-able: the same arena, in one byte a slot, for tables at rest.
+    pub const RESTING: &str = "RESTING";
+    /// Array by service id of [`ServiceMembers`](super::ServiceMembers), mmap-able.
+    pub const MEMBERS: &str = "MEMBERS";
     /// Array by backend index of [`BackendEntry`](super::BackendEntry), mmap-able.
     pub const BACKENDS: &str = "BACKENDS";
     /// Array of [`BUCKET`](super::BUCKET) [`FlowEntry`](super::FlowEntry)s each, mmap-able: the flow table.
@@ -66,13 +70,15 @@ pub mod map {
     /// Per-CPU array with one entry: the program's notes on the packet at hand. For the program only.
     pub const SCRATCH: &str = "SCRATCH";
     /// The maps that outlive the daemon. The others begin anew with each program.
-    pub const PINNED: [&str; 12] = [
+    pub const PINNED: [&str; 14] = [
         META,
         PROGRAMS,
         SERVICES,
         PREFIXES,
         SERVICE_TABLE,
         SLOTS,
+        RESTING,
+        MEMBERS,
         BACKENDS,
         FLOWS,
         FRAGMENTS,

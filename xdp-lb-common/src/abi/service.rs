@@ -97,16 +97,26 @@ impl ServiceEntry {
 pub struct TableRef {
     /// First slot, as an index into the arena.
     pub offset: u32,
-    /// Number of slots; 0: the service has no backend.
+    /// Number of slots, less than 2^31; 0: the service has no backend.
     pub size: u32,
 }
 
 impl TableRef {
-    /// The word that [`ServiceEntry::table`] holds.
+    /// In the word: every slot is settled, and the table stands in [`map::RESTING`](super::map::RESTING) as well.
+    pub const AT_REST: u64 = 1 << 31;
+
+    /// The word that [`ServiceEntry::table`] holds, of a table that is not at rest.
     #[inline(always)]
     #[must_use]
     pub const fn pack(self) -> u64 {
         (self.offset as u64) << 32 | self.size as u64
+    }
+
+    /// True if the word is that of a table at rest.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_at_rest(word: u64) -> bool {
+        word & Self::AT_REST != 0
     }
 
     /// The opposite of [`pack`](Self::pack).
@@ -115,7 +125,7 @@ impl TableRef {
     pub const fn unpack(word: u64) -> Self {
         Self {
             offset: (word >> 32) as u32,
-            size: word as u32,
+            size: (word & !Self::AT_REST) as u32,
         }
     }
 }

@@ -59,3 +59,12 @@ impl Slot {
 /// Two neighbouring slots, as [`Slot::pack`]s them: the kernel rounds array elements up to eight
 /// bytes, so one slot an element would waste half of the arena.
 pub type SlotPair = [u32; 2];
+
+/// Eight neighbouring slots of tables at rest, a byte each: which of the service's [`ServiceMembers`] the slot has.
+pub type RestingSlots = [u8; 8];
+
+/// The most backends of a table at rest.
+pub const MEMBERS: usize = 256;
+
+/// The backend indices that the bytes of a service's table at rest stand for.
+pub type ServiceMembers = [u16; MEMBERS];

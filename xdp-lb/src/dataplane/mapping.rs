@@ -6,7 +6,7 @@ use std::{
     os::fd::BorrowedFd,
     ptr::NonNull,
     slice,
-    sync::atomic::{AtomicU32, AtomicU64},
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64},
 };
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -38,6 +38,12 @@ impl Mapping {
     pub(super) fn words(&self) -> &[AtomicU64] {
         // SAFETY: the range is mapped, aligned to a page, and lives as long as `self`.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes.get() / 8) }
+    }
+
+    /// The memory as bytes.
+    pub(super) fn bytes(&self) -> &[AtomicU8] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts(self.start.cast().as_ptr(), self.bytes.get()) }
     }
 
     /// The memory as 32-bit words.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use xdp_lb_common::{
     abi::{
         BackendEntry, Count, FlowBucket, FragmentEntry, FragmentKey, IndexLine, PrefixKey,
-        ServiceEntry, ServiceKey, SlotPair, map,
+        RestingSlots, ServiceEntry, ServiceKey, ServiceMembers, SlotPair, map,
     },
     counters::Counter,
 };
@@ -60,7 +60,7 @@ impl Memory {
         };
         let counters = of_map(map::COUNTERS, Counter::COUNT, cpus);
         let parts: [(&str, u64); 5] = [
-            ("lookup tables", of(&[map::SLOTS])),
+            ("lookup tables", of(&[map::SLOTS, map::RESTING])),
             ("flows", of(&[map::FLOWS])),
             (
                 "services",
@@ -69,6 +69,7 @@ impl Memory {
                     map::PREFIXES,
                     map::INDEX,
                     map::SERVICE_TABLE,
+                    map::MEMBERS,
                     map::SERVICE_COUNTERS,
                 ]),
             ),
@@ -99,6 +100,8 @@ pub fn of_map(name: &str, entries: u32, cpus: u32) -> u64 {
         }
         map::INDEX => mapped_array::<IndexLine>(entries),
         map::SERVICE_TABLE => mapped_array::<ServiceEntry>(entries),
+        map::RESTING => mapped_array::<RestingSlots>(entries),
+        map::MEMBERS => mapped_array::<ServiceMembers>(entries),
         map::SLOTS => mapped_array::<SlotPair>(entries),
         map::BACKENDS => mapped_array::<BackendEntry>(entries),
         map::COUNTERS | map::SERVICE_COUNTERS | map::BACKEND_COUNTERS => {

@@ -20,6 +20,7 @@ mod logs;
 mod mapping;
 mod memory;
 mod pins;
+mod resting;
 mod sizes;
 mod state;
 
@@ -33,8 +34,8 @@ use aya::{
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use xdp_lb_common::{
     abi::{
-        ABI_VERSION, BUCKET, Count, INDEX_WORDS, Meta, PROGRAM_WHOLE, PrefixKey, ServiceKey,
-        Timing, bucket_bits, global, index_bits, map,
+        ABI_VERSION, BUCKET, Count, INDEX_WORDS, MEMBERS, Meta, PROGRAM_WHOLE, PrefixKey,
+        ServiceKey, Timing, bucket_bits, global, index_bits, map,
     },
     hash::HashKey,
 };
@@ -89,6 +90,8 @@ pub struct Dataplane {
     index: Index,
     service_table: Mapping,
     slots: Mapping,
+    resting: Mapping,
+    members: Mapping,
     backends: Mapping,
     flows: FlowTable,
     counters: PerCpuArray<MapData, Count>,
@@ -153,6 +156,8 @@ impl Dataplane {
             ),
             service_table: mapping(&mut ebpf, map::SERVICE_TABLE, 16)?,
             slots: mapping(&mut ebpf, map::SLOTS, 8)?,
+            resting: mapping(&mut ebpf, map::RESTING, 8)?,
+            members: mapping(&mut ebpf, map::MEMBERS, 2 * MEMBERS)?,
             backends: mapping(&mut ebpf, map::BACKENDS, 64)?,
             counters: take(&mut ebpf, map::COUNTERS)?,
             service_counters: take(&mut ebpf, map::SERVICE_COUNTERS)?,
@@ -191,6 +196,15 @@ impl Dataplane {
     /// Never in practice: the program was there when it was loaded.
     pub fn program(&mut self) -> Result<&mut Xdp, DataplaneError> {
         xdp_program(&mut self.ebpf, PROGRAM)
+    }
+
+    /// The one that it leaves to what is not common.
+    ///
+    /// # Errors
+    ///
+    /// As `program`.
+    pub fn whole_program(&mut self) -> Result<&mut Xdp, DataplaneError> {
+        xdp_program(&mut self.ebpf, WHOLE_PROGRAM)
     }
 }
 

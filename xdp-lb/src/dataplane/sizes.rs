@@ -33,7 +33,7 @@ impl From<&Limits> for Sizes {
 
 impl Sizes {
     /// The maps whose sizes depend on the limits or are fixed here, with their entries.
-    pub(super) const fn entries(self) -> [(&'static str, u32); 10] {
+    pub(super) const fn entries(self) -> [(&'static str, u32); 12] {
         // Every VIP has a key of its own as well.
         let keys = self.services.saturating_mul(2);
         [
@@ -43,6 +43,8 @@ impl Sizes {
             (map::SERVICE_TABLE, self.services),
             (map::SERVICE_COUNTERS, self.services),
             (map::SLOTS, self.slots / 2),
+            (map::RESTING, self.slots.div_ceil(8)),
+            (map::MEMBERS, self.services),
             (map::BACKENDS, self.backends),
             (map::BACKEND_COUNTERS, self.backends),
             (map::FLOWS, self.flows / 8),
