@@ -36,6 +36,19 @@ pub fn program() -> PathBuf {
     folder.expect("target/debug/deps").join("xdp-lb")
 }
 
+/// The xtask that was built beside the tests.
+pub fn xtask_program() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("a running program has a path")?;
+    let folder = this.parent().and_then(Path::parent);
+    let path = folder.context("no target folder")?.join("xtask");
+    ensure!(
+        path.is_file(),
+        "no {}; `cargo build -p xtask` makes it",
+        path.display()
+    );
+    Ok(path)
+}
+
 /// The address of backend `number`.
 #[must_use]
 pub fn address(number: usize) -> Ipv4Addr {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use xdp_lb_tests::lab::xtask_program;
 use xtask::lab::wait_for;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -32,24 +33,8 @@ impl Drop for Name {
     }
 }
 
-/// The xtask that was built beside this test.
-fn xtask_path() -> Result<PathBuf> {
-    let this = std::env::current_exe()?;
-    let folder = this
-        .parent()
-        .and_then(Path::parent)
-        .context("no target folder")?;
-    let path = folder.join("xtask");
-    ensure!(
-        path.is_file(),
-        "no {}; `cargo build -p xtask` makes it",
-        path.display()
-    );
-    Ok(path)
-}
-
 fn xtask(args: &[&str]) -> Result<Output> {
-    Command::new(xtask_path()?)
+    Command::new(xtask_program()?)
         .arg("lab")
         .args(args)
         .output()
@@ -131,7 +116,7 @@ fn a_lab_goes_up_works_and_goes_down() -> Result<()> {
 fn what_runs_in_a_lab_ends_with_it() -> Result<()> {
     let name = Name::new("visited");
     check(&["up", "--name", &name.0, "--backends", "1", "--no-director"])?;
-    let mut visitor = Command::new(xtask_path()?)
+    let mut visitor = Command::new(xtask_program()?)
         .args(["lab", "exec", &name.0, "client", "--", "sleep", "60"])
         .spawn()?;
     let command_line = format!("/proc/{}/cmdline", visitor.id());
@@ -173,7 +158,7 @@ fn an_interrupted_up_leaves_nothing() -> Result<()> {
         "#!/bin/sh\n[ \"$1\" = run ] && exec sleep 60\n",
     )?;
     fs::set_permissions(&never_ready, fs::Permissions::from_mode(0o755))?;
-    let mut up = Command::new(xtask_path()?)
+    let mut up = Command::new(xtask_program()?)
         .args(["lab", "up", "--backends", "1", "--name", &name.0, "--bin"])
         .arg(&never_ready)
         .spawn()?;

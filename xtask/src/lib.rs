@@ -7,6 +7,7 @@ pub mod cargo;
 mod child;
 pub mod demo;
 pub mod fuzz;
+mod interrupt;
 pub mod lab;
 pub mod paths;
 pub mod root;

@@ -4,33 +4,48 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::report::Report;
-use super::table;
+use super::{report, requests, table};
 use crate::paths;
 
 const PAGE: &str = "docs/performance.md";
-const BEGIN: &str = "<!-- begin: written by `cargo xtask bench --write-docs` -->\n";
+/// A chart, from the folder of the page.
+const CHART: &str = "requests.svg";
+const BEGIN_PACKETS: &str = "<!-- begin: written by `cargo xtask bench --write-docs` -->\n";
+const BEGIN_REQUESTS: &str =
+    "<!-- begin: written by `cargo xtask bench requests --write-docs` -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Puts the report's table in the place of the one on the page.
-pub(super) fn write(report: &Report) -> Result<()> {
+pub(super) fn write(report: &report::Report) -> Result<()> {
+    write_part(BEGIN_PACKETS, &table::markdown(report))
+}
+
+/// Puts table and chart of requests in the place of those on the page.
+pub(super) fn write_requests(report: &requests::Report) -> Result<()> {
+    let path = paths::workspace().join(PAGE).with_file_name(CHART);
+    fs::write(&path, report.chart()).with_context(|| format!("cannot write {CHART}"))?;
+    write_part(BEGIN_REQUESTS, &report.markdown(CHART))
+}
+
+fn write_part(begin: &str, part: &str) -> Result<()> {
     let path = paths::workspace().join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
-    let page = replace(&page, &table::markdown(report))?;
+    let page = replace(&page, begin, part)?;
     fs::write(&path, page).with_context(|| format!("cannot write {PAGE}"))?;
     println!("{PAGE} has the new table");
     Ok(())
 }
 
-fn replace(page: &str, table: &str) -> Result<String> {
+/// Replaces what is between the line `begin` and the next end.
+fn replace(page: &str, begin: &str, part: &str) -> Result<String> {
     let marks = || {
-        let (head, rest) = page.split_once(BEGIN)?;
+        let (head, rest) = page.split_once(begin)?;
         let (_, tail) = rest.split_once(END)?;
         Some((head, tail))
     };
     let (head, tail) =
-        marks().with_context(|| format!("{PAGE} lacks a line `{BEGIN}` or `{END}`"))?;
-    Ok(format!("{head}{BEGIN}\n{table}\n{END}{tail}"))
+        marks().with_context(|| format!("{PAGE} lacks a line `{begin}` or `{END}`"))?;
+    Ok(format!("{head}{begin}\n{part}\n{END}{tail}"))
 }
 
 #[cfg(test)]
@@ -39,16 +54,22 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_marks_is_replaced() {
-        let page = format!("before\n{BEGIN}old\n{END}after\n");
-        let new = replace(&page, "new\n").unwrap();
-        assert_eq!(new, format!("before\n{BEGIN}\nnew\n\n{END}after\n"));
-        assert_eq!(replace(&new, "new\n").unwrap(), new);
-        assert!(replace("no marks", "new\n").is_err());
+        let begin = "<!-- begin -->\n";
+        let page = format!("before\n{begin}old\n{END}after\n<!-- other -->\nkept\n{END}");
+        let new = replace(&page, begin, "new\n").unwrap();
+        assert_eq!(
+            new,
+            format!("before\n{begin}\nnew\n\n{END}after\n<!-- other -->\nkept\n{END}")
+        );
+        assert_eq!(replace(&new, begin, "new\n").unwrap(), new);
+        assert!(replace("no marks", begin, "new\n").is_err());
     }
 
     #[test]
     fn the_page_has_the_marks() {
         let page = fs::read_to_string(paths::workspace().join(PAGE)).unwrap();
-        assert!(replace(&page, "").is_ok());
+        for begin in [BEGIN_PACKETS, BEGIN_REQUESTS] {
+            assert!(replace(&page, begin, "").is_ok(), "{begin}");
+        }
     }
 }

@@ -3,18 +3,21 @@
 //! Lookup tables are measured by the benchmarks of `xdp-lb`, the XDP program by the program
 //! `xdp-lb-bench`, which runs as root and knows nothing of files: what it finds comes as a [`report`].
 
+mod chart;
 mod docs;
 mod failover;
 mod health;
 pub mod report;
+mod requests;
 pub mod table;
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde::Serialize;
 
 use self::report::Report;
 use crate::build::{self, Profile};
@@ -29,20 +32,25 @@ const PACKAGE: &str = "xdp-lb-bench";
 pub struct Options {
     /// Parts of benchmark names (maglev, l2/ipv4/full); all benchmarks when there is none. `health`
     /// alone measures health checks, `failover` alone how long nobody forwards when a director dies.
+    /// `requests` measures requests a second through directors of several kinds; parts of their names
+    /// may follow it.
     filters: Vec<String>,
     /// Measure little: shows that it works, the figures mean nothing.
     #[arg(long)]
     quick: bool,
-    /// Where to write what was measured of the XDP program; bench.json in cargo's target folder when
-    /// not given.
+    /// Where to write what was measured of the XDP program, bench.json in cargo's target folder when
+    /// not given; or what `requests` measured.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// The daemon that `health` and `failover` measure [default: built first].
+    /// The daemon that `health`, `failover` and `requests` measure [default: built first].
     #[arg(long, value_name = "FILE")]
     bin: Option<PathBuf>,
-    /// Put the table into docs/performance.md.
-    #[arg(long, conflicts_with_all = ["quick", "filters"])]
+    /// Put the table into docs/performance.md; with `requests` a chart, too.
+    #[arg(long, conflicts_with = "quick")]
     write_docs: bool,
+    /// Print nothing but JSON: for the process that started this one as root.
+    #[arg(long, hide = true)]
+    raw: bool,
 }
 
 /// Runs benchmarks and prints what they find.
@@ -54,8 +62,10 @@ pub fn run(options: &Options) -> Result<()> {
     match options.filters.as_slice() {
         [only] if only == "health" => return daemon(options, health::run),
         [only] if only == "failover" => return daemon(options, failover::run),
+        [first, ways @ ..] if first == "requests" => return requests(options, ways),
         _ => {}
     }
+    ensure_all(options, &options.filters)?;
     setup::run()?;
     lookup_tables(options)?;
     let program = build()?;
@@ -64,32 +74,88 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     println!("\n{}", table::text(&report));
-    write_json(&report, &program, options)?;
+    // TARGET/release/PROGRAM
+    let target = program.ancestors().nth(2).unwrap_or(&program);
+    let path = options.json.clone();
+    write_json(&report, &path.unwrap_or_else(|| target.join("bench.json")))?;
     if options.write_docs {
         docs::write(&report)?;
     }
     Ok(())
 }
 
+/// The page has room for all figures, and not for some of them.
+fn ensure_all(options: &Options, filters: &[String]) -> Result<()> {
+    ensure!(
+        !options.write_docs || filters.is_empty(),
+        "--write-docs is for all of these benchmarks: leave {} out",
+        filters.join(" ")
+    );
+    Ok(())
+}
+
 /// Builds, becomes root where needed, and measures the daemon at work.
 fn daemon(options: &Options, measure: fn(&Path, bool) -> Result<()>) -> Result<()> {
-    let program = match &options.bin {
-        Some(program) => program.clone(),
-        None => build::run(Profile::Release)?.binary,
-    };
+    ensure!(
+        !options.write_docs && options.json.is_none(),
+        "this benchmark writes no files"
+    );
+    let program = daemon_program(options)?;
     if root::is_root() {
         return measure(&program, options.quick);
     }
-    // Once more, with what was built: cargo must not run as root for another user.
-    let this = env::current_exe().context("cannot find the path of this program")?;
-    let mut command = root::command(&this, &[], "the benchmark takes network namespaces")?;
-    command
-        .args(env::args_os().skip(1))
-        .arg("--bin")
-        .arg(program);
-    let status = command.status().context("cannot run sudo")?;
+    let status = again_as_root(options, &program)?.status();
+    let status = status.context("cannot run sudo")?;
     ensure!(status.success(), "the benchmark failed; see above");
     Ok(())
+}
+
+/// Measures requests a second. Only what measures is root: files are written by who has asked for them.
+fn requests(options: &Options, ways: &[String]) -> Result<()> {
+    ensure_all(options, ways)?;
+    requests::check_names(ways)?;
+    let program = daemon_program(options)?;
+    let report = if root::is_root() {
+        requests::measure(&program, options.quick, ways)?
+    } else {
+        let mut command = again_as_root(options, &program)?;
+        let output = command.arg("--raw").stderr(Stdio::inherit()).output();
+        let output = output.context("cannot run sudo")?;
+        ensure!(output.status.success(), "the benchmark failed; see above");
+        serde_json::from_slice(&output.stdout).context("the report cannot be read")?
+    };
+    if options.raw {
+        println!("{}", serde_json::to_string(&report)?);
+        return Ok(());
+    }
+    println!("\n{}", report.text());
+    if let Some(path) = &options.json {
+        write_json(&report, path)?;
+    }
+    if options.write_docs {
+        docs::write_requests(&report)?;
+    }
+    Ok(())
+}
+
+/// The daemon to measure.
+fn daemon_program(options: &Options) -> Result<PathBuf> {
+    match &options.bin {
+        Some(program) => Ok(program.clone()),
+        None => Ok(build::run(Profile::Release)?.binary),
+    }
+}
+
+/// This command once more, with what was built: cargo must not run as root for another user.
+fn again_as_root(options: &Options, program: &Path) -> Result<Command> {
+    let this = env::current_exe().context("cannot find the path of this program")?;
+    let mut command = root::command(&this, &[], "the benchmark takes network namespaces")?;
+    command.arg("bench").args(&options.filters);
+    if options.quick {
+        command.arg("--quick");
+    }
+    command.arg("--bin").arg(program);
+    Ok(command)
 }
 
 fn lookup_tables(options: &Options) -> Result<()> {
@@ -143,14 +209,10 @@ fn packets(program: &Path, options: &Options) -> Result<Report> {
     serde_json::from_slice(&output.stdout).context("the benchmark's report cannot be read")
 }
 
-fn write_json(report: &Report, program: &Path, options: &Options) -> Result<()> {
-    // TARGET/release/PROGRAM
-    let target = program.ancestors().nth(2).unwrap_or(program);
-    let path = options.json.clone();
-    let path = path.unwrap_or_else(|| target.join("bench.json"));
+fn write_json(report: &impl Serialize, path: &Path) -> Result<()> {
     let mut text = serde_json::to_string_pretty(report)?;
     text.push('\n');
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     println!("all rounds are in {}", path.display());
     Ok(())
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::interrupt::Interrupt;
 use super::screen::{Screen, grouped};
 use super::stage::{SOON, address};
 use crate::lab::gap::{Echo, Meter};
@@ -65,10 +64,10 @@ impl Event {
 }
 
 /// Shows that clients notice nothing but a short silence.
-pub(super) fn show(screen: &Screen, program: &Path, interrupt: &Interrupt) -> Result<()> {
+pub(super) fn show(screen: &Screen, program: &Path) -> Result<()> {
     screen.step("Two directors share the VIP by VRRP, advertisements every 100 ms");
     let what = "building another lab and starting two daemons";
-    let mut pair = screen.work(what, || Pair::new(program, interrupt))?;
+    let mut pair = screen.work(what, || Pair::new(program))?;
     let fingerprints = pair.fingerprints()?;
     let [first, second] = &fingerprints;
     ensure!(first == second, "the tables differ: {first}, {second}");
@@ -120,9 +119,8 @@ fn check_that_they_go_on(downloads: &Downloads) -> Result<()> {
 }
 
 impl Pair {
-    fn new(program: &Path, interrupt: &Interrupt) -> Result<Self> {
+    fn new(program: &Path) -> Result<Self> {
         let lab = Lab::new(LabConfig::redundant(BACKENDS))?;
-        interrupt.removes(lab.dir());
         let servers = lab.start_all_http()?;
         let at = (lab.vip(), ECHO_PORT).into();
         let echoes = lab.backends().map(|host| Echo::start(host, at));

@@ -7,7 +7,6 @@ mod changes;
 mod crash;
 mod failover;
 mod failure;
-mod interrupt;
 mod picture;
 mod screen;
 mod speed;
@@ -22,10 +21,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use self::interrupt::Interrupt;
 use self::screen::Screen;
 use self::stage::Stage;
 use crate::build::{self, Profile};
+use crate::interrupt;
 use crate::root;
 
 /// What the demo is told on the command line.
@@ -47,9 +46,9 @@ pub fn run(args: DemoArgs) -> Result<ExitCode> {
     }
     let begun = Instant::now();
     let screen = Screen::new();
-    let interrupt = Interrupt::new()?;
+    interrupt::watch()?;
     let stage = screen.work("building the lab and starting nginx and the daemon", || {
-        Stage::new(&program, &interrupt)
+        Stage::new(&program)
     })?;
     picture::show(&screen, &stage);
     traffic::show(&screen, &stage)?;
@@ -58,7 +57,7 @@ pub fn run(args: DemoArgs) -> Result<ExitCode> {
     failure::show(&screen, &mut stage)?;
     speed::show(&screen, &stage)?;
     screen.work("taking the lab away", || stage.end())?;
-    failover::show(&screen, &program, &interrupt)?;
+    failover::show(&screen, &program)?;
     screen.end(begun.elapsed());
     Ok(ExitCode::SUCCESS)
 }

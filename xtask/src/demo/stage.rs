@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::interrupt::Interrupt;
 use crate::lab::{Client, Director, HttpServer, Lab, LabConfig, wait_for};
 
 /// The weights of the backends that the config names; one more stands by.
@@ -26,9 +25,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new(program: &Path, interrupt: &Interrupt) -> Result<Self> {
+    pub(super) fn new(program: &Path) -> Result<Self> {
         let lab = Lab::new(LabConfig::with_backends(WEIGHTS.len() + 1))?;
-        interrupt.removes(lab.dir());
         let servers = lab.start_all_http()?;
         let director = lab.start_director(program, &config(lab.vip()))?;
         let stage = Self {

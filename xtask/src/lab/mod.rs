@@ -10,6 +10,7 @@
 //! | [`config`], [`topology`], `wire`, `bpf`, [`host`] | what a lab consists of, how it is cabled, its hosts |
 //! | [`process`] | processes, their logs, waiting |
 //! | [`servers`], [`dns`], [`client`], [`download`] | HTTP and DNS, on the backends and from the client |
+//! | [`wrk`] | requests as fast as they go |
 //! | [`gap`], [`held`] | what clients notice of a failover |
 //! | [`flood`], [`tally`], `packet_socket` | frames made by hand, and frames counted |
 //! | [`director`], `power` | the daemon under test, and machines that die and boot |
@@ -41,6 +42,7 @@ pub mod servers;
 pub mod tally;
 pub mod topology;
 mod wire;
+pub mod wrk;
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -61,7 +63,7 @@ pub use download::{Download, Downloads, End};
 pub use host::{Host, Packets};
 pub use namespace::Namespace;
 pub use process::{Process, wait_for};
-pub use servers::{DOWNLOAD_BYTES, HttpServer};
+pub use servers::{DOWNLOAD_BYTES, HttpServer, PAGE_BYTES};
 pub use tally::Tally;
 
 use registry::{Entry, Kind, LabState, Owner};
@@ -236,6 +238,12 @@ impl Lab {
             backend.namespace().check(&mut command)?;
         }
         Ok(())
+    }
+
+    /// Takes the programs away that the far ends of the directors' cables have for XDP; they would slow down
+    /// what does without.
+    pub fn unprepare_cables(&mut self) {
+        self.wires.clear();
     }
 
     /// Pulls the cables of a host, or plugs them in again.

@@ -179,6 +179,19 @@ pub(super) fn forget(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Removes the directories of all labs that this process owns. No lab can be begun while the result lives.
+pub(crate) fn forget_all() -> Result<impl Sized> {
+    let lock = lock()?;
+    let this = Owner::this()?;
+    for name in names()? {
+        // A server may have made a file in it meanwhile.
+        if read(&name).is_ok_and(|state| state.owner == this) && remove(&name).is_err() {
+            remove(&name)?;
+        }
+    }
+    Ok(lock)
+}
+
 /// Removes what is left of the lab `name`, unless a new one has taken the name already.
 pub(super) fn clear(name: &str) -> Result<()> {
     let _lock = lock()?;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/` | `backend=<name> client=<address>` |
 //! | `/healthz` | 200 |
+//! | `/page` | [`PAGE_BYTES`] letters, and nothing in the log: for benchmarks |
 //! | `/download?rate=512k` | [`DOWNLOAD_BYTES`] zeros, at `rate` bytes a second (default: unlimited) |
 //! | `/upload` | takes a body of any size, and says how many bytes it has |
 //!
@@ -24,6 +25,9 @@ use crate::setup::Tools;
 
 /// The size of what `/download` answers.
 pub const DOWNLOAD_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The size of what `/page` answers.
+pub const PAGE_BYTES: usize = 1024;
 
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -70,6 +74,11 @@ impl HttpServer {
         &self.host
     }
 
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Kills the server; connections to it break.
     pub fn kill(mut self) -> Result<ExitStatus> {
         self.process.kill()
@@ -77,7 +86,7 @@ impl HttpServer {
 
     /// The requests finished so far, one line each: client, request URI, status, body bytes.
     ///
-    /// `/healthz` is left out.
+    /// `/healthz` and `/page` are left out.
     pub fn requests(&self) -> Result<Vec<String>> {
         let text = fs::read_to_string(&self.access_log)
             .with_context(|| format!("cannot read {}", self.access_log.display()))?;
@@ -149,6 +158,10 @@ http {{
             access_log off;
             return 200 "ok\n";
         }}
+        location = /page {{
+            access_log off;
+            return 200 "{page}";
+        }}
         location = /download {{ limit_rate $download_rate; }}
         # Answering at once would be allowed; a proxy first takes in the whole body.
         location = /upload {{ proxy_pass http://127.0.0.1:8080; }}
@@ -162,5 +175,6 @@ http {{
 "#,
         dir = dir.display(),
         site = site.display(),
+        page = "x".repeat(PAGE_BYTES),
     )
 }

@@ -15,6 +15,8 @@ use crate::paths;
 const RECIPE: u32 = 2;
 /// Where the starters of a package are. No package has a folder of this name.
 const STARTERS: &str = "starters";
+/// Where the modules of nginx are, below `/` or the folder of a package.
+const MODULES: &str = "usr/lib/nginx/modules";
 
 /// What programs are needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +27,18 @@ pub(super) enum Occasion {
     Vm,
 }
 
-/// The programs needed, by the Debian package that has them.
+/// The programs needed, and modules of nginx, by the Debian package that has them.
 const NEEDED: &[(Occasion, &str, &[&str])] = &[
     (Occasion::Setup, "iproute2", &["ip", "bridge", "tc"]),
     (Occasion::Setup, "ethtool", &["ethtool"]),
     (Occasion::Setup, "nginx", &["nginx"]),
+    (
+        Occasion::Setup,
+        "libnginx-mod-stream",
+        &["ngx_stream_module.so"],
+    ),
+    (Occasion::Setup, "haproxy", &["haproxy"]),
+    (Occasion::Setup, "nftables", &["nft"]),
     (Occasion::Setup, "wrk", &["wrk"]),
     (Occasion::Setup, "dnsmasq-base", &["dnsmasq"]),
     (Occasion::Setup, "knot-dnsutils", &["kdig"]),
@@ -75,7 +84,16 @@ impl Tools {
 
     /// Where a program is: the system's if there is one, else a starter in the cache that knows the
     /// libraries of its own, so that it can be handed to `ip netns exec`, to sudo or to a script.
+    /// A module of nginx, `ngx_NAME.so`, is the file itself.
     pub fn path(&self, program: &str) -> Option<PathBuf> {
+        if is_module(program) {
+            let roots = [Some(PathBuf::from("/")), self.place(program)];
+            let mut files = roots.into_iter().flatten();
+            return files.find_map(|root| {
+                let file = root.join(MODULES).join(program);
+                file.is_file().then_some(file)
+            });
+        }
         paths::program(program).or_else(|| {
             let starter = self.place(program)?.join(STARTERS).join(program);
             starter.is_file().then_some(starter)
@@ -168,12 +186,17 @@ fn install(workshop: &Workshop, package: &str, programs: &[&str]) -> Result<()> 
         }
         apt.unpack(&packages, folder)?;
         fs::create_dir_all(folder.join(STARTERS))?;
-        for program in programs {
+        for program in programs.iter().filter(|program| !is_module(program)) {
             write_starter(folder, &place, program)?;
         }
         Ok(())
     })?;
     Ok(())
+}
+
+/// Says whether it is a module that nginx loads, which is no program.
+fn is_module(name: &str) -> bool {
+    name.ends_with(".so")
 }
 
 /// Writes the starter of a program into `folder`, which is going to be `place`.
@@ -250,6 +273,19 @@ mod tests {
         assert_eq!(inside(&folder, "ip"), Some("bin/ip".into()));
         assert_eq!(inside(&folder, "bridge"), None);
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_module_is_found_as_the_file_that_it_is() {
+        let cache = std::env::temp_dir().join(format!("xtask-modules-{}", std::process::id()));
+        let tools = Tools::in_cache(&cache);
+        let module = "ngx_stream_module.so";
+        let place = tools.place(module).unwrap().join(MODULES);
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join(module), "").unwrap();
+        let found = tools.path(module).unwrap();
+        assert!(found.ends_with(Path::new(MODULES).join(module)));
+        fs::remove_dir_all(cache).unwrap();
     }
 
     #[test]
