@@ -15,7 +15,7 @@ mod floor;
 #[path = "../../xdp-lb-ebpf/src/runtime.rs"]
 mod runtime;
 
-use core::ptr;
+use core::{mem::size_of, ptr};
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
@@ -25,7 +25,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use crate::abi::{FRAME, State, TEMPLATES, Template};
+use crate::abi::{FRAME, SHORT_FRAME, State, TEMPLATES, Template};
 
 /// Packets, one a template.
 #[map(name = "TEMPLATES")]
@@ -58,8 +58,8 @@ fn wrapper(ctx: XdpContext) -> u32 {
     } else {
         next
     };
-    if restore(ctx.ctx)
-        .and_then(|()| write(&ctx, template))
+    if restore(ctx.ctx, state)
+        .and_then(|()| write(&ctx, template, state.frame))
         .is_none()
     {
         state.failures += 1;
@@ -74,14 +74,16 @@ fn wrapper(ctx: XdpContext) -> u32 {
 /// Gives the frame the length back that it had before the last packet's program added to its head, or
 /// took from it.
 #[inline(always)]
-fn restore(ctx: *mut xdp_md) -> Option<()> {
-    // SAFETY: the context is the kernel's and has these fields. The reads are volatile so that this stays
-    // a number for the verifier, apart from the pointers that `write` checks.
+fn restore(ctx: *mut xdp_md, state: &mut State) -> Option<()> {
+    // SAFETY: the context is the kernel's and has these fields. What is read back from memory is a number for the
+    // verifier, apart from the pointers that `write` checks.
     let length = unsafe {
         let end = ptr::read_volatile(&raw const (*ctx).data_end);
-        end.wrapping_sub(ptr::read_volatile(&raw const (*ctx).data))
+        let length = end.wrapping_sub(ptr::read_volatile(&raw const (*ctx).data));
+        ptr::write_volatile(&raw mut state.length, length);
+        ptr::read_volatile(&raw const state.length)
     };
-    let growth = length.wrapping_sub(FRAME as u32).cast_signed();
+    let growth = length.wrapping_sub(state.frame).cast_signed();
     // Called where there is nothing to undo as well: it is to cost the same for all programs.
     // SAFETY: the context is the kernel's; pointers into the frame are made anew after this.
     let result = unsafe { bpf_xdp_adjust_head(ctx, growth) };
@@ -89,13 +91,23 @@ fn restore(ctx: *mut xdp_md) -> Option<()> {
 }
 
 #[inline(always)]
-fn write(ctx: &XdpContext, template: &Template) -> Option<()> {
-    let start = ctx.data();
-    if start + FRAME > ctx.data_end() {
+fn write(ctx: &XdpContext, template: &Template, frame: u32) -> Option<()> {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if frame == FRAME as u32 {
+        copy::<Template>(start, end, template)
+    } else {
+        let (short, _) = template.split_first_chunk::<{ SHORT_FRAME / 8 }>()?;
+        copy(start, end, short)
+    }
+}
+
+#[inline(always)]
+fn copy<T: Copy>(start: usize, end: usize, from: &T) -> Option<()> {
+    if start + size_of::<T>() > end {
         return None;
     }
     // SAFETY: the range was checked against the end of the frame, and the write needs no alignment.
-    unsafe { ptr::write_unaligned(start as *mut Template, *template) };
+    unsafe { ptr::write_unaligned(start as *mut T, *from) };
     Some(())
 }
 

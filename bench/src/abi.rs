@@ -2,15 +2,17 @@
 //!
 //! The crate `bench-ebpf` takes this file in by path, so that there is no crate between the two.
 
-/// Bytes of every frame, from the Ethernet header on: the longest headers that are measured (Ethernet,
-/// IPv6, TCP; 74 bytes) in whole words. The wrapper writes all of a frame.
+/// Bytes of the longest frames, from the Ethernet header on: the longest headers that are measured (Ethernet, IPv6,
+/// TCP; 74 bytes) in whole words. The wrapper writes all of a frame.
 pub const FRAME: usize = 80;
+/// Bytes of the others: the shortest that there are on Ethernet, with the checksum that no program sees.
+pub const SHORT_FRAME: usize = 64;
 
-/// A frame as the wrapper copies it.
+/// A frame as the wrapper copies it, all of it or the first [`SHORT_FRAME`] bytes.
 pub type Template = [u64; FRAME / 8];
 
 /// The most templates that there can be.
-pub const TEMPLATES: u32 = 100_000;
+pub const TEMPLATES: u32 = 1_000_000;
 
 /// The wrapper's state, from one packet to the next.
 #[repr(C)]
@@ -24,6 +26,10 @@ pub struct State {
     pub next: u32,
     /// What the program `grow` adds to the head of each frame, in bytes; negative: takes away.
     pub growth: i32,
+    /// Bytes of each frame: [`FRAME`] or [`SHORT_FRAME`].
+    pub frame: u32,
+    /// Bytes of the frame as the last packet's program left it.
+    pub length: u32,
     /// Packets handed to the program under test.
     pub packets: u64,
     /// Packets that could not be written anew, or that the program `grow` could not change.

@@ -3,7 +3,6 @@
 use xdp_lb_common::{abi::ServiceEntry, counters::Counter};
 
 use crate::{
-    abi::FRAME,
     packets::{Connection, Family, Segment, connection, no_vip, vip},
     plane::{Mode, Scale},
 };
@@ -47,6 +46,8 @@ pub enum Traffic {
     OneFlow,
     /// Many connections that are.
     Flows,
+    /// Ten times as many.
+    TenfoldFlows,
     /// SYNs of many connections, which make no entry.
     Syns,
     /// Bare ACKs of connections that have not been seen before.
@@ -57,9 +58,10 @@ pub enum Traffic {
 
 impl Traffic {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::OneFlow,
         Self::Flows,
+        Self::TenfoldFlows,
         Self::Syns,
         Self::NewFlows,
         Self::NoService,
@@ -71,6 +73,7 @@ impl Traffic {
         match self {
             Self::OneFlow => "one-flow",
             Self::Flows => "flows",
+            Self::TenfoldFlows => "flows-x10",
             Self::Syns => "syns",
             Self::NewFlows => "new-flows",
             Self::NoService => "no-service",
@@ -88,7 +91,7 @@ impl Traffic {
     pub const fn segment(self) -> Segment {
         match self {
             Self::Syns => Segment::Syn,
-            Self::OneFlow | Self::Flows | Self::NewFlows | Self::NoService => Segment::Ack,
+            _ => Segment::Ack,
         }
     }
 }
@@ -141,7 +144,10 @@ impl Case {
     #[must_use]
     pub fn expected_at_first(&self, packets: u64, connections: u64) -> Vec<(Counter, u64)> {
         let mut expected = self.expected(packets);
-        let is_many = matches!(self.traffic, Traffic::OneFlow | Traffic::Flows);
+        let is_many = matches!(
+            self.traffic,
+            Traffic::OneFlow | Traffic::Flows | Traffic::TenfoldFlows
+        );
         if is_many && self.tracking == Tracking::Full {
             expected.push((Counter::FlowCreated, connections));
         }
@@ -160,19 +166,19 @@ impl Case {
     #[must_use]
     pub fn frame_out(&self) -> usize {
         match self.traffic {
-            Traffic::NoService => FRAME,
-            _ => FRAME + self.mode.overhead(self.family),
+            Traffic::NoService => self.family.frame(),
+            _ => self.family.frame() + self.mode.overhead(self.family),
         }
     }
 
-    /// Its connections, `count` or one: dealt to the services in turn.
+    /// Its connections, `count`, ten times as many, or one: dealt to the services in turn.
     #[must_use]
     pub fn connections(&self, scale: Scale, count: u32) -> Vec<Connection> {
         let services = (0..scale.services).cycle();
-        let count = if self.traffic == Traffic::OneFlow {
-            1
-        } else {
-            count
+        let count = match self.traffic {
+            Traffic::OneFlow => 1,
+            Traffic::TenfoldFlows => 10 * count,
+            _ => count,
         };
         let to = |service| match self.traffic {
             Traffic::NoService => no_vip(self.family),

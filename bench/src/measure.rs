@@ -21,7 +21,7 @@ pub struct Plan {
     pub scale: Scale,
     /// Rounds of each case.
     pub rounds: u32,
-    /// Connections of each case that has many, and packets in each run: 1..=[`TEMPLATES`].
+    /// Connections of each case that has many, and packets in each run: a tenth of [`TEMPLATES`] at the most.
     ///
     /// [`TEMPLATES`]: crate::abi::TEMPLATES
     pub connections: u32,
@@ -90,7 +90,7 @@ impl<'a> Bench<'a> {
         let connections = case.connections(plan.scale, plan.connections);
         let packet = |connection: &Connection| connection.packet(case.traffic.segment());
         let templates: Vec<Template> = connections.iter().map(packet).collect();
-        wrapper.set_packets(&templates)?;
+        wrapper.set_packets(case.family, &templates)?;
         plane.track(case.tracking);
         Ok(Self {
             plane,
@@ -100,6 +100,7 @@ impl<'a> Bench<'a> {
             templates,
             packets: match case.traffic {
                 Traffic::OneFlow => plan.one_flow_packets,
+                Traffic::TenfoldFlows => 10 * plan.connections,
                 _ => plan.connections,
             },
             singles: plan.singles,
@@ -196,7 +197,7 @@ impl<'a> Bench<'a> {
         for (_, template) in (0..count).zip(templates) {
             let duration = self.wrapper.run_once(Own::FloorTx, template)?;
             floor.push(duration.as_secs_f64() * 1e9);
-            let (duration, _) = once(self.plane.program()?, template)?;
+            let (duration, _) = once(self.plane.program()?, self.case.family, template)?;
             program.push(duration.as_secs_f64() * 1e9);
         }
         let expected = self.case.expected(count.into());

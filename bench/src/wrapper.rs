@@ -12,7 +12,10 @@ use aya::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use crate::abi::{FRAME, State, TEMPLATES, Template};
+use crate::{
+    abi::{FRAME, State, TEMPLATES, Template},
+    packets::{self, Family},
+};
 
 /// The programs to measure with. Empty where the build had no BPF toolchain.
 pub static OBJECT: &[u8] =
@@ -100,6 +103,8 @@ pub struct Wrapper {
     templates: Array<MapData, Template>,
     state: Array<MapData, State>,
     program: ProgramArray<MapData>,
+    /// Of the packets.
+    family: Family,
 }
 
 impl Wrapper {
@@ -130,16 +135,17 @@ impl Wrapper {
             templates: take(&mut ebpf, "TEMPLATES")?,
             state: take(&mut ebpf, "STATE")?,
             program: take(&mut ebpf, "PROGRAM")?,
+            family: Family::V4,
             ebpf,
         })
     }
 
-    /// Sets the packets that runs go through.
+    /// Sets the packets that runs go through, all of one family.
     ///
     /// # Errors
     ///
     /// If there is none, or more than [`TEMPLATES`].
-    pub fn set_packets(&mut self, packets: &[Template]) -> Result<()> {
+    pub fn set_packets(&mut self, family: Family, packets: &[Template]) -> Result<()> {
         let templates = u32::try_from(packets.len()).unwrap_or(u32::MAX);
         ensure!(
             (1..=TEMPLATES).contains(&templates),
@@ -150,8 +156,10 @@ impl Wrapper {
         }
         let state = State {
             templates,
+            frame: u32::try_from(family.frame())?,
             ..State::default()
         };
+        self.family = family;
         Ok(self.state.set(0, state, 0)?)
     }
 
@@ -210,11 +218,12 @@ impl Wrapper {
         };
         self.state.set(0, state, 0)?;
         let mut output = vec![0; FRAME + 256];
+        let input = vec![0; self.family.frame()];
         let wrapper = xdp(&mut self.ebpf, "wrapper")?;
         let before = processor_time()?;
         let result = wrapper
             .test_run(TestRunOptions {
-                data_in: Some(&[0; FRAME]),
+                data_in: Some(&input),
                 data_out: Some(&mut output),
                 repeat: packets,
                 ..TestRunOptions::default()
@@ -243,8 +252,9 @@ impl Wrapper {
     ///
     /// If the kernel does not run it.
     pub fn run_once(&mut self, own: Own, packet: &Template) -> Result<Duration> {
+        let family = self.family;
         let program = xdp(&mut self.ebpf, own.name())?;
-        Ok(once(program, packet)?.0)
+        Ok(once(program, family, packet)?.0)
     }
 }
 
@@ -254,10 +264,10 @@ impl Wrapper {
 /// # Errors
 ///
 /// If the kernel does not run it.
-pub fn once(program: &Xdp, packet: &Template) -> Result<(Duration, Vec<u8>)> {
+pub fn once(program: &Xdp, family: Family, packet: &Template) -> Result<(Duration, Vec<u8>)> {
     let mut output = vec![0; FRAME + 256];
     let result = program.test_run(TestRunOptions {
-        data_in: Some(&crate::packets::bytes(packet)),
+        data_in: Some(&packets::bytes(family, packet)),
         data_out: Some(&mut output),
         ..TestRunOptions::default()
     })?;

@@ -2,7 +2,7 @@
 //! program does with it what it would do anyway.
 
 use xdp_lb_bench::{
-    abi::{FRAME, Template},
+    abi::Template,
     cases::{Case, Tracking, Traffic},
     measure::{Plan, check, measure},
     packets::{self, Family, Segment, connection, vip},
@@ -55,21 +55,24 @@ fn the_wrapper_undoes_what_a_program_does_to_the_head_of_the_frame() {
     in_namespace(|| {
         let mut wrapper = Wrapper::open().expect("the wrapper loads");
         let templates = templates(Family::V6);
-        wrapper.set_packets(&templates).expect("few packets");
+        wrapper
+            .set_packets(Family::V6, &templates)
+            .expect("few packets");
         wrapper.select_own(Own::Grow).expect("the program fits");
-        let frame = packets::bytes(last(&templates));
+        let frame = packets::bytes(Family::V6, last(&templates));
+        let whole = frame.len();
         for growth in [0, 20, 48, 4, -4, -8, 40] {
             wrapper.set_growth(growth).expect("the map can be written");
             let run = wrapper
                 .run(PACKETS, ORDER)
                 .expect("every packet could be written");
             assert_eq!(run.action, TX);
-            let length = i32::try_from(FRAME).expect("short") + growth;
+            let length = i32::try_from(whole).expect("short") + growth;
             assert_eq!(run.frame.len(), usize::try_from(length).expect("positive"));
             // What the program added is not the wrapper's; the rest is the last packet, to its end.
-            let common = run.frame.len().min(FRAME);
+            let common = run.frame.len().min(whole);
             assert!(
-                run.frame.ends_with(&frame[FRAME - common..]),
+                run.frame.ends_with(&frame[whole - common..]),
                 "growth {growth}: {:02x?}",
                 run.frame
             );
@@ -82,7 +85,7 @@ fn a_frame_that_cannot_be_restored_fails_the_run() {
     in_namespace(|| {
         let mut wrapper = Wrapper::open().expect("the wrapper loads");
         wrapper
-            .set_packets(&templates(Family::V4))
+            .set_packets(Family::V4, &templates(Family::V4))
             .expect("few packets");
         wrapper.select_own(Own::Grow).expect("the program fits");
         // More than the headroom.
@@ -103,8 +106,10 @@ fn the_floors_send_frames_back_with_and_without_other_macs() {
         let mut wrapper = Wrapper::open().expect("the wrapper loads");
         for family in [Family::V4, Family::V6] {
             let templates = templates(family);
-            wrapper.set_packets(&templates).expect("few packets");
-            let mut frame = packets::bytes(last(&templates));
+            wrapper
+                .set_packets(family, &templates)
+                .expect("few packets");
+            let mut frame = packets::bytes(family, last(&templates));
             for turn in [None, Some(Own::FloorTx), Some(Own::FloorParse)] {
                 match turn {
                     None => wrapper.select(None).expect("the slot can be emptied"),
@@ -149,7 +154,9 @@ fn same_frame(plane: &mut Plane, wrapper: &mut Wrapper, case: Case) {
         .iter()
         .map(|connection| connection.packet(case.traffic.segment()))
         .collect();
-    wrapper.set_packets(&templates).expect("few packets");
+    wrapper
+        .set_packets(case.family, &templates)
+        .expect("few packets");
     plane.forget();
     plane.track(case.tracking);
     let program = plane.program().expect("the program").fd();
@@ -176,12 +183,17 @@ fn same_frame(plane: &mut Plane, wrapper: &mut Wrapper, case: Case) {
     let at = ORDER.last_of(PACKETS, u32::try_from(templates.len()).expect("few"));
     let template = &templates[usize::try_from(at).expect("32 bits fit")];
     let program = plane.program().expect("the program");
-    let (_, frame) = once(program, template).expect("the kernel runs it");
+    let (_, frame) = once(program, case.family, template).expect("the kernel runs it");
     assert_eq!(run.frame, frame, "{}", case.name());
     assert_eq!(frame.len(), case.frame_out(), "{}", case.name());
     let passes = case.traffic == Traffic::NoService;
     assert_eq!(run.action, if passes { PASS } else { TX });
-    assert_eq!(frame == packets::bytes(template), passes, "{}", case.name());
+    assert_eq!(
+        frame == packets::bytes(case.family, template),
+        passes,
+        "{}",
+        case.name()
+    );
 }
 
 #[test]

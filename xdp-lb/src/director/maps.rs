@@ -29,6 +29,7 @@ pub(super) trait Maps {
     /// Forgets the flows at these backends.
     fn forget_flows_at(&mut self, is_meant: &dyn Fn(u16) -> bool);
     fn ticks(&self, time: std::time::Duration) -> u32;
+    fn rest(&mut self, id: u32) -> bool;
 }
 
 impl Maps for Dataplane {
@@ -105,5 +106,9 @@ impl Maps for Dataplane {
 
     fn ticks(&self, time: std::time::Duration) -> u32 {
         self.ticks(time)
+    }
+
+    fn rest(&mut self, id: u32) -> bool {
+        self.rest(id)
     }
 }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Report {
     /// Where it was measured.
     pub machine: Machine,
-    /// Bytes of each frame, from the Ethernet header on, without the checksum at its end.
-    pub frame_bytes: u32,
+    /// Bytes of each frame, from the Ethernet header on, without the checksum at its end: of IPv4, and of IPv6.
+    pub frame_bytes: [u32; 2],
     /// Services in the maps.
     pub services: u32,
     /// Backends of each service.

@@ -67,7 +67,7 @@ fn headline(report: &Report) -> String {
     };
     let mut text = format!(
         "{} ({}, {} CPUs{kind}), Linux {}; {} services of {} backends, tables of {} slots, frames of {} \
-         bytes.",
+         bytes (IPv4) and {} (IPv6).",
         machine.processor,
         machine.architecture,
         machine.cpus,
@@ -75,7 +75,8 @@ fn headline(report: &Report) -> String {
         report.services,
         report.backends_per_service,
         report.table_size,
-        report.frame_bytes
+        report.frame_bytes[0],
+        report.frame_bytes[1]
     );
     let Some(program) = report.program else {
         return text;

@@ -1,5 +1,6 @@
-//! When slots of a service that tracks adaptively come to rest: a slot that has moved is settled again once no
-//! remembered flow disagrees with it, so that its flows are looked up no more.
+//! When slots come to rest: a slot that has moved is settled again once no remembered flow disagrees with it, so that
+//! its SYNs, and where a service tracks adaptively all its packets, are looked up no more. A table whose slots are all
+//! settled is at rest, and is found in a shorter form.
 
 use std::{
     collections::HashMap,
@@ -7,7 +8,7 @@ use std::{
 };
 
 use tracing::warn;
-use xdp_lb_common::abi::{FlowEntry, ServiceEntry, Slot};
+use xdp_lb_common::abi::{FlowEntry, ServiceEntry, Slot, TableRef};
 
 use super::{Table, Tables};
 use crate::{director::maps::Maps, timing};
@@ -15,7 +16,7 @@ use crate::{director::maps::Maps, timing};
 /// How often it is looked whether slots can rest, while there are any that could.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// A table with slots that may come to rest.
+/// A table that may come to rest, or some slots of which may.
 struct Candidate {
     slots: Vec<Slot>,
     /// Slots that a remembered flow disagrees with.
@@ -27,11 +28,12 @@ struct Candidate {
 
 impl Candidate {
     fn of(table: &Table, maps: &impl Maps) -> Option<Self> {
-        if table.entry.flags & ServiceEntry::FLAG_ADAPTIVE == 0 {
+        if TableRef::is_at_rest(table.entry.table) {
             return None;
         }
         let slots = maps.slots(table.region());
-        slots.iter().any(is_mixed).then(|| Self {
+        let is_settled = !slots.is_empty() && slots.iter().all(|slot| slot.is_settled());
+        (is_settled || slots.iter().any(is_mixed)).then(|| Self {
             disagree: vec![false; slots.len()],
             slots,
             idle_ticks: table.entry.idle_ticks,
@@ -52,9 +54,9 @@ impl Tables {
         }
         let mut candidates: HashMap<u32, Candidate> = HashMap::new();
         for (&id, table) in &mut self.tables {
-            if table.may_have_mixed {
+            if table.may_rest {
                 let candidate = Candidate::of(table, maps);
-                table.may_have_mixed = candidate.is_some();
+                table.may_rest = candidate.is_some();
                 candidates.extend(candidate.map(|candidate| (id, candidate)));
             }
         }
@@ -62,22 +64,31 @@ impl Tables {
         if candidates.is_empty() {
             return None;
         }
-        // Packets that have seen a slot move may still be writing what they remember.
+        // Packets that have seen a slot move may still be writing what they remember, and packets that have found a
+        // table at rest may still be reading it, which is written anew here.
         if let Err(error) = maps.wait_for_packets_in_flight() {
             warn!(%error, "slots cannot come to rest");
             return self.next_look;
         }
-        self.mark(maps, &mut candidates);
+        if candidates.values().any(|it| it.slots.iter().any(is_mixed)) {
+            self.mark(maps, &mut candidates);
+        }
         let mut is_any_left = false;
         for (id, candidate) in candidates {
-            let offset = self.tables[&id].region().offset;
-            let slots = (offset..).zip(&candidate.slots);
+            let Some(table) = self.tables.get_mut(&id) else {
+                continue;
+            };
+            let slots = (table.region().offset..).zip(&candidate.slots);
             for ((at, slot), disagrees) in slots.zip(candidate.disagree) {
                 if is_mixed(slot) && !disagrees {
                     let previous = 0;
                     maps.set_slots(at, &[Slot { previous, ..*slot }]);
                 }
                 is_any_left |= is_mixed(slot) && disagrees;
+            }
+            if maps.rest(id) {
+                table.entry = maps.service(id);
+                table.may_rest = false;
             }
         }
         if !is_any_left {

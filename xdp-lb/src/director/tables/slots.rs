@@ -2,8 +2,9 @@
 //!
 //! The rules, for a slot whose current backend changes:
 //!
-//! - It remembers the backend that it moved from, as long as that one may still serve: older
-//!   connections that nobody remembers belong there.
+//! - It remembers the backend that it moved from, as long as that one is a member of the service: older
+//!   connections that nobody remembers belong there, and if it cannot be sent packets now, it may be again before
+//!   they send the next one.
 //! - A slot that moves again while it is moving keeps the backend that it moved from first.
 //! - A slot that has nobody to remember, but may still get packets of connections that opened while
 //!   it was moving, goes on moving, from its own current backend.
@@ -30,12 +31,12 @@ pub(super) struct Inherited {
     pub(super) moved: Vec<u32>,
 }
 
-/// The slots of a table whose backends become `current`, slot by slot. `may_serve` tells which
-/// backends may be sent packets.
+/// The slots of a table whose backends become `current`, slot by slot. `is_member` tells which
+/// backends the service has.
 pub(super) fn inherit(
     before: Before<'_>,
     current: &[u16],
-    may_serve: impl Fn(u16) -> bool,
+    is_member: impl Fn(u16) -> bool,
 ) -> Inherited {
     let held = match before {
         Before::New => {
@@ -63,7 +64,7 @@ pub(super) fn inherit(
                 previous: Slot::MIXED,
             },
             Some(from) => {
-                let next = step(from, to, &may_serve);
+                let next = step(from, to, &is_member);
                 // Where the size changes, a slot covers parts of its neighbours' hashes as well.
                 if held.len() != current.len() {
                     unsettled(next)
@@ -101,16 +102,16 @@ fn covering(held: &[Slot], index: usize, size: usize) -> Option<Slot> {
     held.get(usize::try_from(middle).ok()?).copied()
 }
 
-fn step(from: Slot, to: u16, may_serve: impl Fn(u16) -> bool) -> Slot {
+fn step(from: Slot, to: u16, is_member: impl Fn(u16) -> bool) -> Slot {
     // Nobody to remember, but openings to look for, if there can be any.
     let nobody = if to == 0 { Slot::MIXED } else { to };
     let previous = match from.moving_from() {
-        Some(previous) if may_serve(previous) => previous,
+        Some(previous) if is_member(previous) => previous,
         // Its first backend is gone.
-        Some(_) if from.current != to && may_serve(from.current) => from.current,
+        Some(_) if from.current != to && is_member(from.current) => from.current,
         Some(_) => nobody,
         None if from.current == to => from.previous,
-        None if may_serve(from.current) => from.current,
+        None if is_member(from.current) => from.current,
         None => nobody,
     };
     Slot {

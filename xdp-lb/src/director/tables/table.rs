@@ -31,8 +31,8 @@ pub(in crate::director) struct Table {
     /// What the table was built from; None where that is not known.
     inputs: Option<Inputs>,
     pub(in crate::director) members: BTreeMap<IpAddr, u16>,
-    /// The members that could be sent packets when the table was last looked at.
-    serving: BTreeSet<u16>,
+    /// The indices of the members when the table was last looked at.
+    known: BTreeSet<u16>,
     /// Slots that are moving, by the time at which they will have moved.
     pub(super) moving: Vec<Moving>,
     /// True until the first table: no flow can be known.
@@ -41,8 +41,8 @@ pub(in crate::director) struct Table {
     remembers_all_since: Option<Instant>,
     /// When that change can be made.
     pub(super) waits_until: Option<Instant>,
-    /// False where it is known that no slot is mixed.
-    pub(super) may_have_mixed: bool,
+    /// False where it is known that neither the table nor any of its slots could come to rest.
+    pub(super) may_rest: bool,
 }
 
 #[derive(Debug)]
@@ -75,12 +75,12 @@ impl Table {
             entry: ServiceEntry::default(),
             inputs: None,
             members: BTreeMap::new(),
-            serving: BTreeSet::new(),
+            known: BTreeSet::new(),
             moving: Vec::new(),
             is_new: true,
             remembers_all_since: None,
             waits_until: None,
-            may_have_mixed: true,
+            may_rest: true,
         }
     }
 
@@ -151,16 +151,15 @@ impl Table {
             size: plan.size,
             candidates: service.candidates(),
         };
-        let is_serving = |index: &u16| backend::is_serving(maps, *index);
-        let serving: BTreeSet<u16> = self.members.values().copied().filter(is_serving).collect();
+        let members: BTreeSet<u16> = self.members.values().copied().collect();
         let entry = ServiceEntry {
             table: self.entry.table,
             flags: plan.flags,
             idle_ticks: maps.ticks(service.idle_timeout),
         };
         let mut region = self.region();
-        let known = (self.inputs.as_ref(), &self.serving, self.entry);
-        if known == (Some(&inputs), &serving, entry) {
+        let known = (self.inputs.as_ref(), &self.known, self.entry);
+        if known == (Some(&inputs), &members, entry) {
             return Ok(Moved {
                 slots_moved: 0,
                 table_size: region.size,
@@ -169,11 +168,11 @@ impl Table {
         let held = maps.slots(region);
         let mut current = self.build(hash_key, &inputs);
         let is_adaptive = entry.flags & ServiceEntry::FLAG_ADAPTIVE != 0;
-        if current.is_empty() && is_adaptive && !serving.is_empty() {
+        if current.is_empty() && is_adaptive && !members.is_empty() {
             // Slots alone know where flows go that nobody had to remember.
             current = vec![0; held.len()];
         }
-        let next = self.next_slots(&held, &current, &serving, entry.flags);
+        let next = self.next_slots(&held, &current, &members, entry.flags);
         if next.slots != held {
             let free = room.region(maps, next.slots.len())?;
             maps.set_slots(free.offset, &next.slots);
@@ -185,10 +184,10 @@ impl Table {
         };
         maps.set_service(self.id, &self.entry);
         self.remember_moving(&held, &next, now + service.idle_timeout);
-        self.may_have_mixed = true;
+        self.may_rest = true;
         self.is_new &= next.slots.is_empty();
         self.inputs = Some(inputs);
-        self.serving = serving;
+        self.known = members;
         let slots_moved = u32::try_from(next.moved.len()).unwrap_or(u32::MAX);
         Ok(Moved {
             slots_moved,
@@ -244,7 +243,7 @@ impl Table {
         &self,
         held: &[Slot],
         current: &[u16],
-        serving: &BTreeSet<u16>,
+        members: &BTreeSet<u16>,
         flags: u32,
     ) -> Inherited {
         let before = if self.is_new {
@@ -252,13 +251,17 @@ impl Table {
         } else {
             Before::Slots(held)
         };
-        let mut next = inherit(before, current, |index| serving.contains(&index));
+        let mut next = inherit(before, current, |index| members.contains(&index));
         let changes_affinity = (flags ^ self.entry.flags) & ServiceEntry::FLAG_SOURCE_AFFINITY != 0;
         if changes_affinity && !self.is_new {
             // Flows have other slots now, so what is remembered of them may disagree with any.
             next.slots
                 .iter_mut()
                 .for_each(|slot| *slot = unsettled(*slot));
+        }
+        if flags & ServiceEntry::FLAG_TRACK == 0 {
+            // Nobody asks what a slot was before.
+            next.slots.iter_mut().for_each(|slot| slot.previous = 0);
         }
         next
     }
@@ -296,7 +299,7 @@ impl Table {
         if due.is_empty() {
             return;
         }
-        self.may_have_mixed = true;
+        self.may_rest = true;
         // A slot that has moved again since has a later time as well.
         let again: HashSet<u32> = self
             .moving

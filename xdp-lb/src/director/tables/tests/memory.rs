@@ -35,6 +35,8 @@ pub(super) struct Memory {
     /// Calls of `set_backends`.
     pub(super) batches: usize,
     pub(super) barriers: Cell<usize>,
+    /// The period of time that it is.
+    pub(super) period: u32,
     /// Remembered flows.
     pub(super) flows: Vec<(Place, FlowEntry)>,
 }
@@ -50,6 +52,7 @@ impl Memory {
             writes: 0,
             batches: 0,
             barriers: Cell::new(0),
+            period: 0,
             flows: Vec::new(),
         }
     }
@@ -194,7 +197,18 @@ impl Maps for Memory {
     }
 
     fn flow_period(&self) -> u32 {
-        0
+        self.period
+    }
+
+    fn rest(&mut self, id: u32) -> bool {
+        let entry = self.service(id);
+        let slots = self.slots(TableRef::unpack(entry.table));
+        let can = !slots.is_empty() && slots.iter().all(|slot| slot.is_settled());
+        if can {
+            let table = entry.table | TableRef::AT_REST;
+            self.set_service(id, &ServiceEntry { table, ..entry });
+        }
+        can
     }
 
     fn ticks(&self, time: Duration) -> u32 {

@@ -245,7 +245,8 @@ fn a_draining_backend_keeps_serving_and_loses_its_slots() {
         [address(2)]
     );
     let (_, table) = world.tables.find("web").unwrap();
-    assert!(backend::is_serving(&world.maps, table.members[&address(1)]));
+    let entry = world.maps.backend(table.members[&address(1)]);
+    assert!(NextHop::unpack(entry.next_hop).is_serving());
 }
 
 #[test]
