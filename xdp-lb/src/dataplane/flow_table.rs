@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -79,8 +79,17 @@ impl Dataplane {
     }
 
     /// Shows each entry with its place, until `look` breaks off.
-    pub fn each_flow(&self, mut look: impl FnMut(Place, FlowEntry) -> ControlFlow<()>) {
-        for (bucket, words) in (0..).zip(self.flows.words().chunks_exact(BUCKET)) {
+    pub fn each_flow(&self, look: impl FnMut(Place, FlowEntry) -> ControlFlow<()>) {
+        self.each_flow_in(0..u32::MAX, look);
+    }
+
+    /// The same for the entries in these buckets, as far as the table has them.
+    pub fn each_flow_in(
+        &self,
+        buckets: Range<u32>,
+        mut look: impl FnMut(Place, FlowEntry) -> ControlFlow<()>,
+    ) {
+        for (bucket, words) in self.flow_buckets(buckets) {
             for word in words {
                 let entry = FlowEntry(word.load(Ordering::Relaxed));
                 if entry.is_none() {
@@ -100,9 +109,18 @@ impl Dataplane {
 
     /// Forgets the flows that `is_over` picks, and returns how many those were. One that a packet renews at that
     /// very moment may stay.
-    pub fn forget_flows(&self, mut is_over: impl FnMut(Place, FlowEntry) -> bool) -> u64 {
+    pub fn forget_flows(&self, is_over: impl FnMut(Place, FlowEntry) -> bool) -> u64 {
+        self.forget_flows_in(0..u32::MAX, is_over)
+    }
+
+    /// The same for the flows in these buckets, as far as the table has them.
+    pub fn forget_flows_in(
+        &self,
+        buckets: Range<u32>,
+        mut is_over: impl FnMut(Place, FlowEntry) -> bool,
+    ) -> u64 {
         let mut forgotten = 0;
-        for (bucket, words) in (0..).zip(self.flows.words().chunks_exact(BUCKET)) {
+        for (bucket, words) in self.flow_buckets(buckets) {
             for word in words {
                 let held = word.load(Ordering::Relaxed);
                 let entry = FlowEntry(held);
@@ -119,6 +137,14 @@ impl Dataplane {
             }
         }
         forgotten
+    }
+
+    /// The words of these buckets, as far as the table has them.
+    fn flow_buckets(&self, buckets: Range<u32>) -> impl Iterator<Item = (u32, &[AtomicU64])> {
+        let first = usize::try_from(buckets.start).unwrap_or(usize::MAX);
+        let words = self.flows.words();
+        let words = words.get(first.saturating_mul(BUCKET)..);
+        buckets.zip(words.unwrap_or_default().chunks_exact(BUCKET))
     }
 
     /// The entry at a place, if there is one.

@@ -11,8 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Change, ChangeError,
+    flows::FlowFilter,
     health_view::Pending,
-    view::{BackendView, ChangeView, CheckedView, HealthView, ServiceView, StatsView, StatusView},
+    sweep::Sweep,
+    view::{
+        BackendView, ChangeView, CheckedView, FlowCountView, FlowsView, ForgottenView, HealthView,
+        ServiceView, StatsView, StatusView,
+    },
 };
 use crate::{
     config::{self, Config},
@@ -39,6 +44,11 @@ pub(super) enum Request {
         backend: IpAddr,
         now: bool,
         reply: Reply<Vec<Pending>>,
+    },
+    /// The next part of the flow table.
+    Flows {
+        sweep: Box<Sweep>,
+        reply: Reply<Box<Sweep>>,
     },
     Change {
         service: String,
@@ -146,6 +156,47 @@ impl DirectorHandle {
             })
             .await?;
         try_join_all(pending.into_iter().map(Pending::result)).await
+    }
+
+    /// The first of the remembered flows that `filter` means, and how many there are.
+    ///
+    /// # Errors
+    ///
+    /// If the filter makes no sense, or there is no such service or backend.
+    pub async fn flows(&self, filter: FlowFilter) -> Result<FlowsView, ChangeError> {
+        Ok(self.sweep(Sweep::to_list(filter)?).await?.into_list())
+    }
+
+    /// How many remembered flows `filter` means, by backend.
+    ///
+    /// # Errors
+    ///
+    /// As [`flows`](Self::flows).
+    pub async fn count_flows(&self, filter: FlowFilter) -> Result<FlowCountView, ChangeError> {
+        Ok(self.sweep(Sweep::to_count(filter)?).await?.into_counts())
+    }
+
+    /// Forgets the flows that `filter` means: their next packets go by slot. Without any filter, only if `all`.
+    ///
+    /// # Errors
+    ///
+    /// As [`flows`](Self::flows).
+    pub async fn forget_flows(
+        &self,
+        filter: FlowFilter,
+        all: bool,
+    ) -> Result<ForgottenView, ChangeError> {
+        let sweep = self.sweep(Sweep::to_flush(filter, all)?).await?;
+        Ok(sweep.into_forgotten())
+    }
+
+    /// Goes through the flow table, part by part, so that the director does other things in between.
+    async fn sweep(&self, sweep: Sweep) -> Result<Sweep, ChangeError> {
+        let mut sweep = Box::new(sweep);
+        while !sweep.is_done() {
+            sweep = self.ask(|reply| Request::Flows { sweep, reply }).await?;
+        }
+        Ok(*sweep)
     }
 
     /// Changes a backend; in force when this returns, and after a restart.

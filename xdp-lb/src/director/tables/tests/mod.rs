@@ -3,6 +3,7 @@
 
 mod adaptive;
 mod fingerprints;
+mod flows;
 mod memory;
 mod prefixes;
 mod ways;
