@@ -302,6 +302,7 @@ fn a_flows_service_is_that_of_its_packets() {
     for (destination, service, _) in cases {
         assert_eq!(service_at(&world, destination), service, "{destination}");
     }
+    let mut world = World::new();
     world.apply(&[wide, of_no_port]);
     for (destination, _, service) in cases {
         assert_eq!(service_at(&world, destination), service, "{destination}");
