@@ -105,6 +105,10 @@ fn flows_of_running_connections_are_listed_counted_and_found() -> Result<()> {
         "{text}"
     );
 
+    let (_, metrics) = rig.call("GET", "/metrics", "")?;
+    let sample = format!("xdp_lb_service_flows{{service=\"web\",state=\"open\"}} {DOWNLOADS}\n");
+    assert!(metrics.contains(&sample), "{metrics}");
+
     let mut ids = BTreeSet::new();
     for (client, backend) in &ends {
         let rows = list(&rig, &words(&tuple(&rig, *client)))?;
