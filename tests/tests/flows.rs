@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -150,6 +151,26 @@ fn flows_that_are_forgotten_go_on_where_their_slots_lead() -> Result<()> {
     wait_for("the connections to end", SOON, || {
         Ok((count(&rig, &["--state", "open"])? == 0).then_some(()))
     })
+}
+
+#[test]
+fn silence_is_known_after_a_restart_without_a_packet() -> Result<()> {
+    let mut rig = rig("full")?;
+    rig.get(20)?;
+    let closing = ["--state", "closing"];
+    wait_for("the connections to end", SOON, || {
+        Ok((count(&rig, &closing)? >= 20).then_some(()))
+    })?;
+    let known = count(&rig, &closing)?;
+    std::thread::sleep(Duration::from_secs(3));
+    rig.director.restart()?;
+    let rows = list(&rig, &closing)?;
+    assert_eq!(rows.len(), known);
+    for row in rows {
+        let silent = row["silent_milliseconds"].as_u64().context("no time")?;
+        assert!((500..40_000).contains(&silent), "{row}");
+    }
+    Ok(())
 }
 
 #[test]
