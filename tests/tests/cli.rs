@@ -121,6 +121,8 @@ fn wrong_usage_ends_with_2() -> Result<()> {
         &["backend", "set", "web", "10.0.0.11"],
         &["backend", "set", "web", "10.0.0.11", "--weight", "many"],
         &["backend", "set", "web", "10.0.0.11", "--weight", "-1"],
+        &["flow", "flush"],
+        &["flow", "flush", "--all", "--state", "open"],
         &["stats", "--watch", "--json"],
         &["run", "--nonsense"],
     ] {
@@ -162,6 +164,8 @@ fn every_question_has_an_answer_in_json_and_as_a_table() -> Result<()> {
         &["service", "show", "web"],
         &["backend", "list"],
         &["backend", "list", "web"],
+        &["flow", "list"],
+        &["flow", "count"],
         &["stats"],
         &["stats", "--all"],
     ] {

@@ -11,7 +11,7 @@ use prometheus_client::{
 use crate::{
     director::{
         ChangeError, DirectorHandle,
-        view::{BackendView, HealthView, ServiceView, StatsView, StatusView},
+        view::{BackendView, FlowCountView, HealthView, ServiceView, StatsView, StatusView},
     },
     vrrp::view::VrrpView,
 };
@@ -33,6 +33,12 @@ struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Service {
     service: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServiceFlows {
+    service: String,
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +98,7 @@ pub async fn render(director: &DirectorHandle) -> Result<String, ChangeError> {
     stats(&mut registry, &director.stats().await?);
     services(&mut registry, &director.services().await?);
     backends(&mut registry, &director.backends(None).await?);
+    flows(&mut registry, &*director.flows_lately().await?);
     health(&mut registry, &director.health(None).await?);
     vrrp(&mut registry, &director.vrrp().views().await);
     let mut text = String::new();
@@ -223,6 +230,29 @@ fn backends(registry: &mut Registry, backends: &[BackendView]) {
         "backend_state",
         "1 for the state that the backend is in",
         states,
+    );
+}
+
+fn flows(registry: &mut Registry, counted: &FlowCountView) {
+    let flows = Family::<ServiceFlows, Gauge>::default();
+    for sum in &counted.backends {
+        for (state, count) in [
+            ("open", sum.open),
+            ("opening", sum.opening),
+            ("closing", sum.closing),
+        ] {
+            let labels = ServiceFlows {
+                service: sum.service.clone(),
+                state,
+            };
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            flows.get_or_create(&labels).inc_by(count);
+        }
+    }
+    registry.register(
+        "service_flows",
+        "Flows that are remembered and live, by state",
+        flows,
     );
 }
 

@@ -10,7 +10,10 @@ use std::net::IpAddr;
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State, rejection::JsonRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, patch, post},
@@ -21,9 +24,10 @@ pub use self::listen::{ListenError, Socket, serve_tcp};
 use crate::{
     director::{
         Change, ChangeError, DirectorHandle, chain,
+        flows::FlowFilter,
         view::{
-            BackendView, ChangeView, CheckedView, ErrorView, HealthView, ServiceView, StatsView,
-            StatusView,
+            BackendView, ChangeView, CheckedView, ErrorView, FlowCountView, FlowsView,
+            ForgottenView, HealthView, ServiceView, StatsView, StatusView,
         },
     },
     metrics,
@@ -67,6 +71,18 @@ pub struct CheckHealth {
     pub now: bool,
 }
 
+/// Body of `POST /v1/flows/flush`; one of the fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForgetFlows {
+    /// The flows that are meant.
+    #[serde(default)]
+    pub filter: FlowFilter,
+    /// All flows are meant.
+    #[serde(default)]
+    pub all: bool,
+}
+
 /// Answer to `POST /v1/detach`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detached {
@@ -93,6 +109,9 @@ pub fn router(director: DirectorHandle) -> Router {
         .route("/v1/stats", get(stats))
         .route("/v1/health", get(health))
         .route("/v1/health/check", post(check_health))
+        .route("/v1/flows", get(flows))
+        .route("/v1/flows/count", get(count_flows))
+        .route("/v1/flows/flush", post(forget_flows))
         .route("/v1/vrrp", get(vrrp))
         .route("/v1/vrrp/{name}", post(change_vrrp))
         .route("/v1/config/reload", post(reload))
@@ -123,8 +142,11 @@ impl From<ChangeError> for Failure {
         let status = match &error {
             ChangeError::NoService { .. }
             | ChangeError::NoBackend { .. }
+            | ChangeError::NoBackendAnywhere { .. }
+            | ChangeError::NoServiceAt { .. }
             | ChangeError::NoCheck { .. }
             | ChangeError::NoVirtualRouter { .. } => StatusCode::NOT_FOUND,
+            ChangeError::Filter(_) => StatusCode::BAD_REQUEST,
             ChangeError::Exists { .. } => StatusCode::CONFLICT,
             ChangeError::Refused(_)
             | ChangeError::Config(_)
@@ -140,6 +162,12 @@ impl From<ChangeError> for Failure {
 
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
+        Self(StatusCode::BAD_REQUEST, rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
         Self(StatusCode::BAD_REQUEST, rejection.body_text())
     }
 }
@@ -183,6 +211,30 @@ async fn check_health(
         now,
     }) = body?;
     Ok(Json(director.check_health(service, backend, now).await?))
+}
+
+async fn flows(
+    State(director): State<DirectorHandle>,
+    filter: Result<Query<FlowFilter>, QueryRejection>,
+) -> Answer<FlowsView> {
+    let Query(filter) = filter?;
+    Ok(Json(director.flows(filter).await?))
+}
+
+async fn count_flows(
+    State(director): State<DirectorHandle>,
+    filter: Result<Query<FlowFilter>, QueryRejection>,
+) -> Answer<FlowCountView> {
+    let Query(filter) = filter?;
+    Ok(Json(director.count_flows(filter).await?))
+}
+
+async fn forget_flows(
+    State(director): State<DirectorHandle>,
+    body: Body<ForgetFlows>,
+) -> Answer<ForgottenView> {
+    let Json(ForgetFlows { filter, all }) = body?;
+    Ok(Json(director.forget_flows(filter, all).await?))
 }
 
 async fn add_backend(

@@ -9,15 +9,20 @@ use std::{
 use hyper::Method;
 use serde::Serialize;
 
-use super::{Backend, BackendOf, Command, Health, Service, Vrrp, health, tables, vrrp};
+use super::{
+    Backend, BackendOf, Command, Health, Service, Vrrp,
+    flows::{self, Flow},
+    health, tables, vrrp,
+};
 use crate::{
     api::{
-        AddBackend, ChangeBackend, CheckHealth, Detached,
+        AddBackend, ChangeBackend, CheckHealth, Detached, ForgetFlows,
         client::{Client, ClientError},
     },
     dataplane::{PinDirectory, User},
     director::view::{
-        BackendView, ChangeView, CheckedView, HealthView, ServiceView, StatsView, StatusView,
+        BackendView, ChangeView, CheckedView, FlowCountView, FlowsView, ForgottenView, HealthView,
+        ServiceView, StatsView, StatusView,
     },
     vrrp::{Change, view::VrrpView},
 };
@@ -51,6 +56,7 @@ impl Session {
             Command::Service(Service::Show { name }) => self.service(&name).await,
             Command::Backend(command) => self.backend(command).await,
             Command::Health(command) => self.health(command).await,
+            Command::Flow(command) => self.flow(command).await,
             Command::Vrrp(command) => self.vrrp(command).await,
             Command::Stats { watch: true, all } => self.watch(all).await,
             Command::Stats { watch: false, all } => {
@@ -171,6 +177,25 @@ impl Session {
                 let failed = views.iter().filter(|view| !view.result.passed).count();
                 anyhow::ensure!(failed == 0, "{failed} of {} checks failed", views.len());
                 Ok(())
+            }
+        }
+    }
+
+    async fn flow(&self, command: Flow) -> anyhow::Result<()> {
+        match command {
+            Flow::List(list) => {
+                let path = flows::query("/v1/flows", &list.filter()?);
+                self.show(&self.get::<FlowsView>(&path).await?, flows::text::list)
+            }
+            Flow::Count(of) => {
+                let path = flows::query("/v1/flows/count", &of.filter()?);
+                self.show(&self.get::<FlowCountView>(&path).await?, flows::text::count)
+            }
+            Flow::Flush(flush) => {
+                let (filter, all) = flush.filter()?;
+                let body = ForgetFlows { filter, all };
+                let view: ForgottenView = self.post("/v1/flows/flush", &body).await?;
+                self.show(&view, flows::text::forgotten)
             }
         }
     }
@@ -297,7 +322,7 @@ fn of(what: &str, service: Option<&str>) -> String {
 
 /// A name as part of a URI. Names of services need no escaping; other words that somebody types
 /// must not become another call.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     name.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),

@@ -3,6 +3,7 @@
 mod check;
 mod commands;
 mod decap;
+mod flows;
 mod health;
 mod tables;
 mod vrrp;
@@ -16,7 +17,7 @@ use crate::{
     config::{self, ConfigError},
     daemon::{self, RunOptions},
     dataplane::PinDirectory,
-    director::Paths,
+    director::{Paths, flows::FilterError},
 };
 
 /// Where the daemon listens where nobody asks for another place.
@@ -67,6 +68,13 @@ enum Command {
     /// Show what health checks tell, and check a backend now.
     #[command(subcommand)]
     Health(Health),
+    /// Show, count and forget the flows that are remembered.
+    ///
+    /// With `connection_tracking: adaptive`, the default, flows are remembered only on slots that have moved; with
+    /// `full` all are. A flow is remembered by a part of its hash: of its addresses and ports the table does not know,
+    /// but one flow can be looked up by all of them.
+    #[command(subcommand)]
+    Flow(flows::Flow),
     /// Show virtual routers, and have them give way.
     #[command(subcommand)]
     Vrrp(Vrrp),
@@ -273,7 +281,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("xdp-lb: {error:#}");
-    if error.is::<ConfigError>() {
+    if error.is::<ConfigError>() || error.is::<FilterError>() {
         ExitCode::from(WRONG_USAGE)
     } else {
         ExitCode::FAILURE

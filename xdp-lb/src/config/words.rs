@@ -1,10 +1,10 @@
 //! Words of the configuration.
 
-/// Declares an enum whose variants are words of the configuration: `name`, `Display`, `Serialize`.
+/// Declares an enum whose variants are words of the configuration: `name`, `Display`, `Serialize`, `Deserialize`.
 macro_rules! words {
     ($(#[$doc:meta])* $enum:ident { $($(#[$variant_doc:meta])* $variant:ident $word:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, serde::Deserialize)]
         pub enum $enum {
             $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)*
         }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_getres};
+use nix::time::{ClockId, clock_getres, clock_gettime};
+use xdp_lb_common::abi::FlowEntry;
 
 /// How long a tick is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,16 @@ impl Ticks {
         (self.per_second() / 4).max(1).ilog2()
     }
 
+    /// What the kernel's count of ticks shows about now, its low 32 bits: it goes as the monotonic clock does, and begins
+    /// five minutes before these bits wrap. It is behind this by the time that the kernel took to begin.
+    fn estimate(self) -> u32 {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+        let ticks = now.unwrap_or_default().as_nanos() / u128::from(self.nanoseconds);
+        #[expect(clippy::cast_possible_truncation, reason = "the count wraps")]
+        let ticks = ticks as u32;
+        ticks.wrapping_sub(300 * self.per_second())
+    }
+
     /// `time` in ticks, rounded up. Times that 32 bits of ticks cannot tell apart are cut off at
     /// half of their range.
     pub(super) fn count(self, time: Duration) -> u32 {
@@ -41,9 +52,70 @@ impl Ticks {
     }
 }
 
+/// The clock of the flow table. The program shows which period it is while packets are looked up; what passes
+/// between two of them is told by the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Periods {
+    ticks: Ticks,
+    shift: u32,
+    /// By how many periods the estimate is ahead at the most, as far as packets have shown it.
+    ahead: Option<u32>,
+}
+
+impl Periods {
+    /// By how many periods the estimate is taken to be ahead until a packet shows it.
+    const AHEAD: u32 = 16;
+
+    pub(super) fn new(ticks: Ticks, shift: u32) -> Self {
+        Self {
+            ticks,
+            shift,
+            ahead: None,
+        }
+    }
+
+    /// The period that it is, or an earlier one. `shown` is that of the last packet; 0: there was none.
+    pub(super) fn read(&mut self, shown: u64) -> u32 {
+        self.correct(shown, FlowEntry::period(self.ticks.estimate(), self.shift))
+    }
+
+    fn correct(&mut self, shown: u64, estimate: u32) -> u32 {
+        if shown != 0 {
+            // The last packet may have come a while ago, so of several looks the one that fits best counts.
+            #[expect(clippy::cast_possible_truncation, reason = "periods wrap")]
+            let ahead = FlowEntry::new(0, 0, shown as u32).silence(estimate);
+            self.ahead = Some(self.ahead.map_or(ahead, |known| known.min(ahead)));
+        }
+        let ahead = self.ahead.unwrap_or(Self::AHEAD);
+        FlowEntry::period(estimate.wrapping_sub(ahead), 0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_correct_what_the_monotonic_clock_tells() {
+        let mut periods = Periods::new(Ticks::of_this_kernel(), 5);
+        assert_eq!(periods.correct(0, 1_000), 1_000 - Periods::AHEAD);
+        // A packet that came ten periods ago, for all that is known, or now.
+        assert_eq!(periods.correct(990, 1_000), 990);
+        assert_eq!(periods.correct(1_097, 1_100), 1_097);
+        assert_eq!(periods.correct(1_097, 1_200), 1_197);
+        // Across the wrap.
+        let last = u64::from(FlowEntry::period(u32::MAX, 0));
+        assert_eq!(periods.correct(last, 4), 1);
+    }
+
+    #[test]
+    fn the_estimate_goes_as_fast_as_ticks_do() {
+        let ticks = Ticks::of_this_kernel();
+        let before = ticks.estimate();
+        std::thread::sleep(Duration::from_millis(100));
+        let passed = ticks.estimate().wrapping_sub(before);
+        assert!(passed >= ticks.per_second() / 11, "{passed}");
+    }
 
     #[test]
     fn durations_are_rounded_up_to_ticks() {

@@ -2,14 +2,17 @@
 
 use std::{
     cell::Cell,
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
 };
 
 use xdp_lb_common::abi::{BUCKET, FlowEntry, Place};
 
-use super::{Dataplane, clock::Ticks, mapping::Mapping};
+use super::{
+    Dataplane,
+    clock::{Periods, Ticks},
+    mapping::Mapping,
+};
 
 /// How the table counts time, and how large it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,20 +28,16 @@ pub(super) struct FlowTable {
     memory: Mapping,
     shape: FlowShape,
     clock: Mapping,
-    /// What the program's clock was found to show, and when.
-    read: Cell<(u64, Instant)>,
-    period: Duration,
+    periods: Cell<Periods>,
 }
 
 impl FlowTable {
     pub(super) fn new(memory: Mapping, clock: Mapping, shape: FlowShape, ticks: Ticks) -> Self {
-        let period = Duration::from_secs(1) / ticks.per_second() * (1 << shape.period_shift);
         Self {
             memory,
             shape,
             clock,
-            read: Cell::new((0, Instant::now())),
-            period,
+            periods: Cell::new(Periods::new(ticks, shape.period_shift)),
         }
     }
 
@@ -46,21 +45,12 @@ impl FlowTable {
         self.memory.words()
     }
 
-    /// The period that it is, or an earlier one where no packet has been looked up for long.
+    /// The period that it is, or one that is somewhat earlier.
     fn period(&self) -> u32 {
-        let shown = self.clock.words()[0].load(Ordering::Relaxed);
-        let (known, at) = self.read.get();
-        if shown != known {
-            self.read.set((shown, Instant::now()));
-        }
-        let passed = if shown == known {
-            at.elapsed().as_nanos() / self.period.as_nanos()
-        } else {
-            0
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "periods wrap")]
-        let period = shown as u32 + passed as u32;
-        FlowEntry::period(period, 0)
+        let mut periods = self.periods.get();
+        let period = periods.read(self.clock.words()[0].load(Ordering::Relaxed));
+        self.periods.set(periods);
+        period
     }
 }
 
@@ -71,16 +61,25 @@ impl Dataplane {
         self.flows.shape
     }
 
-    /// The period of time that it is, as flow entries count it; an earlier one where no packet has been looked up
-    /// since the daemon started.
+    /// The period of time that it is, as flow entries count it; one that is up to some seconds earlier until packets
+    /// have been looked up.
     #[must_use]
     pub fn flow_period(&self) -> u32 {
         self.flows.period()
     }
 
     /// Shows each entry with its place, until `look` breaks off.
-    pub fn each_flow(&self, mut look: impl FnMut(Place, FlowEntry) -> ControlFlow<()>) {
-        for (bucket, words) in (0..).zip(self.flows.words().chunks_exact(BUCKET)) {
+    pub fn each_flow(&self, look: impl FnMut(Place, FlowEntry) -> ControlFlow<()>) {
+        self.each_flow_in(0..u32::MAX, look);
+    }
+
+    /// The same for the entries in these buckets, as far as the table has them.
+    pub fn each_flow_in(
+        &self,
+        buckets: Range<u32>,
+        mut look: impl FnMut(Place, FlowEntry) -> ControlFlow<()>,
+    ) {
+        for (bucket, words) in self.flow_buckets(buckets) {
             for word in words {
                 let entry = FlowEntry(word.load(Ordering::Relaxed));
                 if entry.is_none() {
@@ -100,9 +99,18 @@ impl Dataplane {
 
     /// Forgets the flows that `is_over` picks, and returns how many those were. One that a packet renews at that
     /// very moment may stay.
-    pub fn forget_flows(&self, mut is_over: impl FnMut(Place, FlowEntry) -> bool) -> u64 {
+    pub fn forget_flows(&self, is_over: impl FnMut(Place, FlowEntry) -> bool) -> u64 {
+        self.forget_flows_in(0..u32::MAX, is_over)
+    }
+
+    /// The same for the flows in these buckets, as far as the table has them.
+    pub fn forget_flows_in(
+        &self,
+        buckets: Range<u32>,
+        mut is_over: impl FnMut(Place, FlowEntry) -> bool,
+    ) -> u64 {
         let mut forgotten = 0;
-        for (bucket, words) in (0..).zip(self.flows.words().chunks_exact(BUCKET)) {
+        for (bucket, words) in self.flow_buckets(buckets) {
             for word in words {
                 let held = word.load(Ordering::Relaxed);
                 let entry = FlowEntry(held);
@@ -119,6 +127,14 @@ impl Dataplane {
             }
         }
         forgotten
+    }
+
+    /// The words of these buckets, as far as the table has them.
+    fn flow_buckets(&self, buckets: Range<u32>) -> impl Iterator<Item = (u32, &[AtomicU64])> {
+        let first = usize::try_from(buckets.start).unwrap_or(usize::MAX);
+        let words = self.flows.words();
+        let words = words.get(first.saturating_mul(BUCKET)..);
+        buckets.zip(words.unwrap_or_default().chunks_exact(BUCKET))
     }
 
     /// The entry at a place, if there is one.

@@ -1,8 +1,16 @@
 //! Why a change was not made.
 
-use std::{io, net::IpAddr, path::PathBuf};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
-use crate::{config::ConfigError, dataplane::DataplaneError};
+use super::flows::FilterError;
+use crate::{
+    config::{ConfigError, Protocol},
+    dataplane::DataplaneError,
+};
 
 /// Why a change was not made. What was running goes on.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +22,15 @@ pub enum ChangeError {
         "service `{service}` has no backend {address}; `xdp-lb backend list {service}` shows those it has"
     )]
     NoBackend { service: String, address: IpAddr },
+    #[error("no service has a backend {address}; `xdp-lb backend list` shows those there are")]
+    NoBackendAnywhere { address: IpAddr },
+    #[error(
+        "no service takes {protocol} to {destination}; `xdp-lb service list` shows those there are"
+    )]
+    NoServiceAt {
+        protocol: Protocol,
+        destination: SocketAddr,
+    },
     #[error(
         "service `{service}` has the backend {address} already; change it with `xdp-lb backend set`"
     )]
@@ -24,6 +41,8 @@ pub enum ChangeError {
     NoCheck { of: String, backend: IpAddr },
     #[error("{0}")]
     Refused(String),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(

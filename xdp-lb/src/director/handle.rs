@@ -4,20 +4,30 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use futures_util::future::try_join_all;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{
     Change, ChangeError,
+    flows::FlowFilter,
     health_view::Pending,
-    view::{BackendView, ChangeView, CheckedView, HealthView, ServiceView, StatsView, StatusView},
+    sweep::Sweep,
+    view::{
+        BackendView, ChangeView, CheckedView, FlowCountView, FlowsView, ForgottenView, HealthView,
+        ServiceView, StatsView, StatusView,
+    },
 };
 use crate::{
     config::{self, Config},
     vrrp::Vrrp,
 };
+
+/// After flows were counted for metrics, they are not counted again for so many times as long as it took: however
+/// large the table is, and whoever asks how often, that takes 2 % of a processor at the most.
+const REST: u32 = 50;
 
 type Reply<T> = oneshot::Sender<Result<T, ChangeError>>;
 
@@ -40,6 +50,11 @@ pub(super) enum Request {
         now: bool,
         reply: Reply<Vec<Pending>>,
     },
+    /// The next part of the flow table.
+    Flows {
+        sweep: Box<Sweep>,
+        reply: Reply<Box<Sweep>>,
+    },
     Change {
         service: String,
         address: IpAddr,
@@ -59,6 +74,14 @@ pub struct DirectorHandle {
     requests: mpsc::Sender<Request>,
     config: Arc<Path>,
     vrrp: Vrrp,
+    counted: Arc<Mutex<Option<Counted>>>,
+}
+
+/// Flows that were counted for metrics.
+#[derive(Debug)]
+struct Counted {
+    flows: Arc<FlowCountView>,
+    holds_until: Instant,
 }
 
 impl DirectorHandle {
@@ -67,6 +90,7 @@ impl DirectorHandle {
             requests,
             config: config.into(),
             vrrp,
+            counted: Arc::default(),
         }
     }
 
@@ -146,6 +170,66 @@ impl DirectorHandle {
             })
             .await?;
         try_join_all(pending.into_iter().map(Pending::result)).await
+    }
+
+    /// The first of the remembered flows that `filter` means, and how many there are.
+    ///
+    /// # Errors
+    ///
+    /// If the filter makes no sense, or there is no such service or backend.
+    pub async fn flows(&self, filter: FlowFilter) -> Result<FlowsView, ChangeError> {
+        Ok(self.sweep(Sweep::to_list(filter)?).await?.into_list())
+    }
+
+    /// How many remembered flows `filter` means, by backend.
+    ///
+    /// # Errors
+    ///
+    /// As [`flows`](Self::flows).
+    pub async fn count_flows(&self, filter: FlowFilter) -> Result<FlowCountView, ChangeError> {
+        Ok(self.sweep(Sweep::to_count(filter)?).await?.into_counts())
+    }
+
+    /// How many remembered flows there are, lately: for those who ask often.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon is stopping.
+    pub async fn flows_lately(&self) -> Result<Arc<FlowCountView>, ChangeError> {
+        let mut counted = self.counted.lock().await;
+        let begun = Instant::now();
+        if let Some(known) = counted.as_ref().filter(|it| begun < it.holds_until) {
+            return Ok(Arc::clone(&known.flows));
+        }
+        let flows = Arc::new(self.count_flows(FlowFilter::default()).await?);
+        *counted = Some(Counted {
+            flows: Arc::clone(&flows),
+            holds_until: Instant::now() + begun.elapsed() * REST,
+        });
+        Ok(flows)
+    }
+
+    /// Forgets the flows that `filter` means: their next packets go by slot. Without any filter, only if `all`.
+    ///
+    /// # Errors
+    ///
+    /// As [`flows`](Self::flows).
+    pub async fn forget_flows(
+        &self,
+        filter: FlowFilter,
+        all: bool,
+    ) -> Result<ForgottenView, ChangeError> {
+        let sweep = self.sweep(Sweep::to_flush(filter, all)?).await?;
+        Ok(sweep.into_forgotten())
+    }
+
+    /// Goes through the flow table, part by part, so that the director does other things in between.
+    async fn sweep(&self, sweep: Sweep) -> Result<Sweep, ChangeError> {
+        let mut sweep = Box::new(sweep);
+        while !sweep.is_done() {
+            sweep = self.ask(|reply| Request::Flows { sweep, reply }).await?;
+        }
+        Ok(*sweep)
     }
 
     /// Changes a backend; in force when this returns, and after a restart.

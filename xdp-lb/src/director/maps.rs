@@ -1,6 +1,6 @@
 //! What the tables need of the maps; [`Dataplane`] has it, and tests have it in memory.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use xdp_lb_common::abi::{
     BackendEntry, FlowEntry, Place, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef,
@@ -23,13 +23,26 @@ pub(super) trait Maps {
     fn set_backends(&mut self, changes: &[(u16, BackendEntry)]) -> Result<(), DataplaneError>;
     fn begin_backend(&mut self, index: u16) -> Result<(), DataplaneError>;
     fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError>;
-    fn each_flow(&self, look: &mut dyn FnMut(Place, FlowEntry));
+    fn each_flow_in(&self, buckets: Range<u32>, look: &mut dyn FnMut(Place, FlowEntry));
     fn flow_shape(&self) -> FlowShape;
     fn flow_period(&self) -> u32;
-    /// Forgets the flows at these backends.
-    fn forget_flows_at(&mut self, is_meant: &dyn Fn(u16) -> bool);
+    fn forget_flows_in(
+        &mut self,
+        buckets: Range<u32>,
+        is_meant: &mut dyn FnMut(Place, FlowEntry) -> bool,
+    );
     fn ticks(&self, time: std::time::Duration) -> u32;
     fn rest(&mut self, id: u32) -> bool;
+
+    /// Shows each entry of the flow table.
+    fn each_flow(&self, look: &mut dyn FnMut(Place, FlowEntry)) {
+        self.each_flow_in(0..u32::MAX, look);
+    }
+
+    /// Forgets the flows at these backends.
+    fn forget_flows_at(&mut self, is_meant: &dyn Fn(u16) -> bool) {
+        self.forget_flows_in(0..u32::MAX, &mut |_, entry| is_meant(entry.backend()));
+    }
 }
 
 impl Maps for Dataplane {
@@ -85,8 +98,8 @@ impl Maps for Dataplane {
         self.wait_for_packets_in_flight()
     }
 
-    fn each_flow(&self, look: &mut dyn FnMut(Place, FlowEntry)) {
-        self.each_flow(|place, entry| {
+    fn each_flow_in(&self, buckets: Range<u32>, look: &mut dyn FnMut(Place, FlowEntry)) {
+        self.each_flow_in(buckets, |place, entry| {
             look(place, entry);
             ControlFlow::Continue(())
         });
@@ -100,8 +113,12 @@ impl Maps for Dataplane {
         self.flow_period()
     }
 
-    fn forget_flows_at(&mut self, is_meant: &dyn Fn(u16) -> bool) {
-        self.forget_flows(|_, entry| is_meant(entry.backend()));
+    fn forget_flows_in(
+        &mut self,
+        buckets: Range<u32>,
+        is_meant: &mut dyn FnMut(Place, FlowEntry) -> bool,
+    ) {
+        Self::forget_flows_in(self, buckets, is_meant);
     }
 
     fn ticks(&self, time: std::time::Duration) -> u32 {

@@ -6,6 +6,7 @@ mod changes;
 mod checks;
 mod desired;
 mod error;
+pub mod flows;
 mod handle;
 mod health_view;
 mod keys;
@@ -15,6 +16,7 @@ mod ramp;
 mod report;
 mod selection;
 mod store;
+mod sweep;
 mod tables;
 pub mod view;
 mod ways;
@@ -252,6 +254,7 @@ impl Director {
                 now,
                 reply,
             } => drop(reply.send(self.check_health(service.as_deref(), backend, now))),
+            Request::Flows { sweep, reply } => drop(reply.send(self.sweep_flows(sweep))),
             Request::Change {
                 service,
                 address,

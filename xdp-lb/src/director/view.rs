@@ -274,3 +274,100 @@ pub struct CheckedView {
     /// The state that follows: `up`, `down` or `held`.
     pub state: String,
 }
+
+/// `GET /v1/flows`: flows that are remembered and live.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsView {
+    /// The first of them by service, backend and silence.
+    pub flows: Vec<FlowView>,
+    /// How many there are in all.
+    pub total: u64,
+    /// Silence is known to one period, of so many milliseconds.
+    pub period_milliseconds: u64,
+    /// Where the flow goes that was asked for, if it was one alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whereabouts: Option<WhereaboutsView>,
+    /// What the operator should know besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// A flow that is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// Name of the service.
+    pub service: String,
+    /// Address of the backend.
+    pub backend: IpAddr,
+    /// `open`, `opening` (nothing but a SYN has passed) or `closing` (a FIN or RST has passed).
+    pub state: String,
+    /// How long ago its last packet passed, to one period.
+    pub silent_milliseconds: u64,
+    /// Bucket and fingerprint, in hexadecimal digits. The table has nothing else of the flow's 5-tuple.
+    pub id: String,
+}
+
+/// Where the packets of a flow go, if no entry says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhereaboutsView {
+    /// The flow.
+    pub flow: String,
+    /// Name of its service.
+    pub service: String,
+    /// `adaptive`, `full` or `off`.
+    pub connection_tracking: String,
+    /// Its slot; absent where the service has no table, since no backend can serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<SlotView>,
+}
+
+/// A slot of a lookup table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotView {
+    /// Which one of the table.
+    pub number: u32,
+    /// `settled`, `moving` or `mixed`.
+    pub state: String,
+    /// The backend that it leads to; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<IpAddr>,
+    /// While it is moving: the backend that connections go to which are not new and not remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<IpAddr>,
+}
+
+/// `GET /v1/flows/count`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCountView {
+    /// By service and backend.
+    pub backends: Vec<FlowSumView>,
+    /// All of them.
+    pub total: u64,
+    /// What the operator should know besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// How many flows a backend has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowSumView {
+    /// Name of the service.
+    pub service: String,
+    /// Address of the backend.
+    pub backend: IpAddr,
+    /// Flows that are open.
+    pub open: u64,
+    /// Of which nothing but a SYN has passed.
+    pub opening: u64,
+    /// Of which a FIN or RST has passed.
+    pub closing: u64,
+    /// All of them.
+    pub total: u64,
+}
+
+/// The answer to `POST /v1/flows/flush`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgottenView {
+    /// How many flows were forgotten that lived.
+    pub forgotten: u64,
+}

@@ -13,6 +13,11 @@ use crate::{
     },
 };
 
+/// True if packets may be sent to the backend at `index`.
+pub(super) fn is_serving(maps: &impl Maps, index: u16) -> bool {
+    NextHop::unpack(maps.backend(index).next_hop).is_serving()
+}
+
 /// Gives the free `index` to a new backend, of another generation than the one before. It may not be
 /// sent packets yet.
 pub(super) fn begin(

@@ -7,6 +7,7 @@
 mod arena;
 mod backend;
 mod fingerprint;
+mod flows;
 mod indices;
 mod keys;
 mod rest;
@@ -27,7 +28,7 @@ use xdp_lb_common::{
     hash::HashKey,
 };
 
-pub(super) use self::{fingerprint::Fingerprint, table::Table};
+pub(super) use self::{fingerprint::Fingerprint, flows::flow_period, table::Table};
 use self::{indices::Indices, room::Room};
 use super::{
     desired::{DesiredService, unmapped},

@@ -10,8 +10,8 @@ use std::{
 use tracing::warn;
 use xdp_lb_common::abi::{FlowEntry, ServiceEntry, Slot, TableRef};
 
-use super::{Table, Tables};
-use crate::{director::maps::Maps, timing};
+use super::{Table, Tables, flows::Lives};
+use crate::director::maps::Maps;
 
 /// How often it is looked whether slots can rest, while there are any that could.
 const LOOK: Duration = Duration::from_secs(10);
@@ -78,18 +78,20 @@ impl Tables {
             let Some(table) = self.tables.get_mut(&id) else {
                 continue;
             };
+            let mut is_left = false;
             let slots = (table.region().offset..).zip(&candidate.slots);
             for ((at, slot), disagrees) in slots.zip(candidate.disagree) {
                 if is_mixed(slot) && !disagrees {
                     let previous = 0;
                     maps.set_slots(at, &[Slot { previous, ..*slot }]);
                 }
-                is_any_left |= is_mixed(slot) && disagrees;
+                is_left |= is_mixed(slot) && disagrees;
             }
             if maps.rest(id) {
                 table.entry = maps.service(id);
-                table.may_rest = false;
             }
+            table.may_rest = is_left;
+            is_any_left |= is_left;
         }
         if !is_any_left {
             self.next_look = None;
@@ -104,20 +106,12 @@ impl Tables {
             indices.map(move |&index| (index, id))
         });
         let owner: HashMap<u16, u32> = members.collect();
-        let [opening, closing] = [timing::OPENING, timing::CLOSING].map(|time| maps.ticks(time));
-        let (shape, period) = (maps.flow_shape(), maps.flow_period());
+        let (shape, lives) = (maps.flow_shape(), Lives::of(maps));
         maps.each_flow(&mut |place, entry: FlowEntry| {
             let index = entry.backend();
             let candidate = owner.get(&index).and_then(|id| candidates.get_mut(id));
             let Some(candidate) = candidate else { return };
-            let ticks = if entry.is_opening() {
-                opening
-            } else if entry.is_closing() {
-                closing.min(candidate.idle_ticks)
-            } else {
-                candidate.idle_ticks
-            };
-            if entry.was_silent_for(ticks, period, shape.period_shift) {
+            if lives.is_over(entry, candidate.idle_ticks) {
                 return;
             }
             let size = u32::try_from(candidate.slots.len()).unwrap_or(u32::MAX);

@@ -183,7 +183,9 @@ impl Table {
             ..entry
         };
         maps.set_service(self.id, &self.entry);
-        self.remember_moving(&held, &next, now + service.idle_timeout);
+        if entry.flags & ServiceEntry::FLAG_TRACK != 0 {
+            self.remember_moving(&held, &next, now + service.idle_timeout);
+        }
         self.may_rest = true;
         self.is_new &= next.slots.is_empty();
         self.inputs = Some(inputs);

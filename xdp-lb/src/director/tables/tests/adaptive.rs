@@ -30,6 +30,13 @@ impl World {
         self.tables.find("web").unwrap().1.entry.flags
     }
 
+    fn is_at_rest(&self) -> bool {
+        let (id, table) = self.tables.find("web").unwrap();
+        let entry = self.maps.service(id);
+        assert_eq!(entry, table.entry);
+        TableRef::is_at_rest(entry.table)
+    }
+
     fn settle_at(&mut self, now: Instant) -> Option<Instant> {
         self.now = now;
         self.tables.settle(&mut self.maps, now)
@@ -129,13 +136,76 @@ fn with_affinity_to_the_source_any_flow_may_be_of_any_slot() {
 }
 
 #[test]
-fn slots_of_a_service_that_remembers_all_flows_stay_mixed() {
+fn slots_of_a_service_that_remembers_all_flows_come_to_rest_as_well() {
     let mut world = World::new();
     world.apply(&[service("web", 80, &[1, 2])]);
     world.apply(&[service("web", 80, &[1, 2, 3])]);
-    let moved = unsettled(&world.web());
-    assert_eq!(world.settle_at(world.now + GRACE), None);
-    assert_eq!(unsettled(&world.web()), moved);
+    let slot = world.web().iter().position(|slot| !slot.is_settled());
+    let slot = slot.expect("some move");
+    let place = Place::of(hash_of(slot), SHAPE.bucket_bits);
+    let old = world.web()[slot].moving_from().unwrap();
+    let entry = FlowEntry::new(place.fingerprint, old, 0);
+    world.maps.flows.push((place, entry));
+    let next = world.settle_at(world.now + GRACE).expect("one is left");
+    assert!(unsettled(&world.web()).contains(&slot));
+    assert!(!world.is_at_rest());
+    world.maps.flows.clear();
+    assert_eq!(world.settle_at(next), None);
+    assert!(unsettled(&world.web()).is_empty());
+    assert!(world.is_at_rest());
+}
+
+#[test]
+fn a_service_that_remembers_nothing_has_no_slots_that_move() {
+    let mut world = World::new();
+    let off = |backends: &[u8]| DesiredService {
+        flags: 0,
+        ..service("web", 80, backends)
+    };
+    world.apply(&[off(&[1, 2])]);
+    world.apply(&[off(&[1, 2, 3])]);
+    assert!(unsettled(&world.web()).is_empty());
+    assert!(!world.is_at_rest(), "packets may still read the old table");
+    assert_eq!(world.settle_at(world.now), None);
+    assert!(world.is_at_rest());
+}
+
+#[test]
+fn a_table_that_changes_is_not_at_rest() {
+    let mut world = World::new();
+    world.apply(&[adaptive(&[1, 2])]);
+    world.settle_at(world.now);
+    assert!(world.is_at_rest());
+    let barriers = world.maps.barriers.get();
+    assert_eq!(world.settle_at(world.now), None);
+    assert_eq!(
+        world.maps.barriers.get(),
+        barriers,
+        "there is nothing to do"
+    );
+    world.apply(&[adaptive(&[1, 2, 3])]);
+    assert!(!world.is_at_rest());
+    let after = world.now + GRACE;
+    world.settle_at(after);
+    assert!(world.is_at_rest());
+}
+
+#[test]
+fn a_backend_that_was_gone_for_a_while_gets_its_silent_connections_back() {
+    let mut world = World::new();
+    world.apply(&[adaptive(&[1, 2])]);
+    let before = world.web();
+    let mut down = adaptive(&[1, 2]);
+    down.backends.get_mut(&address(1)).unwrap().way = Err("no next hop".into());
+    world.apply(&[down]);
+    world.apply(&[adaptive(&[1, 2])]);
+    let first = world.index(1);
+    for (before, now) in before.iter().zip(world.web()) {
+        assert_eq!(now.current, before.current);
+        if before.current == first {
+            assert_eq!(now.moving_from(), Some(first), "nobody need remember them");
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Maps in memory.
 
-use std::{cell::Cell, collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, net::IpAddr, ops::Range, time::Duration};
 
 use xdp_lb_common::abi::{
     BackendEntry, FlowEntry, Place, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef,
@@ -182,14 +182,19 @@ impl Maps for Memory {
         Ok(())
     }
 
-    fn forget_flows_at(&mut self, is_meant: &dyn Fn(u16) -> bool) {
-        self.flows.retain(|(_, entry)| !is_meant(entry.backend()));
+    fn forget_flows_in(
+        &mut self,
+        buckets: Range<u32>,
+        is_meant: &mut dyn FnMut(Place, FlowEntry) -> bool,
+    ) {
+        self.flows
+            .retain(|&(place, entry)| !buckets.contains(&place.bucket) || !is_meant(place, entry));
     }
 
-    fn each_flow(&self, look: &mut dyn FnMut(Place, FlowEntry)) {
-        self.flows
-            .iter()
-            .for_each(|&(place, entry)| look(place, entry));
+    fn each_flow_in(&self, buckets: Range<u32>, look: &mut dyn FnMut(Place, FlowEntry)) {
+        let flows = self.flows.iter();
+        let flows = flows.filter(|(place, _)| buckets.contains(&place.bucket));
+        flows.for_each(|&(place, entry)| look(place, entry));
     }
 
     fn flow_shape(&self) -> FlowShape {

@@ -3,6 +3,7 @@
 
 mod adaptive;
 mod fingerprints;
+mod flows;
 mod memory;
 mod prefixes;
 mod ways;
@@ -183,7 +184,7 @@ fn what_does_not_change_is_not_written() {
 }
 
 #[test]
-fn slots_move_for_the_grace_time_and_are_mixed_then() {
+fn slots_move_for_the_grace_time_and_rest_then() {
     let mut world = World::new();
     world.apply(&[service("web", 80, &[1, 2])]);
     let start = world.now;
@@ -213,11 +214,7 @@ fn slots_move_for_the_grace_time_and_are_mixed_then() {
     );
     assert!(moving(&world).is_empty());
     let table = world.maps.table(key(80));
-    assert!(
-        all.iter()
-            .all(|&index| table[index].previous == Slot::MIXED)
-    );
-    assert!(table.iter().filter(|slot| slot.is_settled()).count() == table.len() - all.len());
+    assert!(table.iter().all(|slot| slot.is_settled()));
 }
 
 #[test]
@@ -414,7 +411,7 @@ fn a_backend_that_is_down_keeps_its_connections_or_loses_them() {
         let remembers = slots
             .iter()
             .any(|slot| slot.moving_from().is_some_and(|from| from != slot.current));
-        assert_eq!(remembers, serves, "{then}: old ones are followed there");
+        assert!(remembers, "{then}: old ones are followed there, or will be");
     }
 }
 
