@@ -171,14 +171,13 @@ impl Counts {
             .map(|&counter| (Name::Program(counter), program.get(counter)))
             .collect();
         for id in 0..dataplane.sizes().services {
-            let traffic = dataplane.service_traffic(id);
-            let traffic = traffic.expect("the service's counters can be read");
+            let of_service = |&index: &u16| dataplane.backend(index).service == id;
+            let backends = plane.known_backends().filter(of_service);
+            let traffic = dataplane.service_traffic(id, backends);
             counts.push((Name::Service(id), traffic));
         }
         for index in plane.known_backends() {
-            let traffic = dataplane.backend_traffic(index);
-            let traffic = traffic.expect("the backend's counters can be read");
-            counts.push((Name::Backend(index), traffic));
+            counts.push((Name::Backend(index), dataplane.backend_traffic(index)));
         }
         Self(counts)
     }

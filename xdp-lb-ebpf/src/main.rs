@@ -127,9 +127,10 @@ fn process(ctx: *mut xdp_md, frame: &Frame, packet: &mut Packet) -> Result<Outco
 #[inline(always)]
 fn exit(packet: &Packet, outcome: Outcome) -> u32 {
     let counter = outcome.counter();
-    counters::verdict(counter, packet.length);
     if counter == Counter::Forwarded as u32 {
-        counters::forwarded(packet.service, packet.way.backend, packet.length);
+        counters::forwarded(packet.way.backend, packet.length);
+    } else {
+        counters::verdict(counter, packet.length);
     }
     outcome.action()
 }

@@ -33,6 +33,7 @@ pub(crate) static TIMING: Global<Timing> = Global::new(Timing {
     period_shift: 6,
     bucket_bits: 13,
     index_bits: 15,
+    backends: 4096,
     fragment_ticks: 30 * 250,
     warning_ticks: 10 * 250,
 });
@@ -102,11 +103,12 @@ pub(crate) static BUDGETS: PerCpuArray<TokenBucket> =
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
+/// For the daemon only: the program does not touch it.
 #[map]
-pub(crate) static SERVICE_COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(4096, 0);
+pub(crate) static SERVICE_COUNTERS: Array<Count> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
 
 #[map]
-pub(crate) static BACKEND_COUNTERS: PerCpuArray<Count> = PerCpuArray::with_max_entries(4096, 0);
+pub(crate) static BACKEND_COUNTERS: Array<Count> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

@@ -5,14 +5,13 @@ use std::fmt::Write as _;
 use xdp_lb::dataplane::Traffic;
 use xdp_lb_common::counters::Counter;
 
-use super::world::{BACKENDS, SERVICES};
+use super::world::BACKENDS;
 use crate::{plane::Plane, reference::Answer};
 
-/// What should have been counted: by counters, services and backends.
+/// What should have been counted: by counters and backends. What was forwarded for a service is their sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) program: Vec<Traffic>,
-    services: Vec<Traffic>,
     backends: Vec<Traffic>,
 }
 
@@ -21,7 +20,6 @@ impl Default for Counts {
         let zeros = |count| vec![Traffic::default(); count];
         Self {
             program: zeros(Counter::ALL.len()),
-            services: zeros(SERVICES as usize + 1),
             backends: zeros(usize::from(BACKENDS) + 1),
         }
     }
@@ -36,8 +34,7 @@ impl Counts {
             traffic.bytes += bytes;
         };
         count(&mut self.program[answer.verdict as usize]);
-        if let Some((service, backend)) = answer.forwarded {
-            count(&mut self.services[service as usize]);
+        if let Some((_, backend)) = answer.forwarded {
             count(&mut self.backends[usize::from(backend)]);
         }
         for event in &answer.events {
@@ -49,16 +46,11 @@ impl Counts {
     pub(super) fn read(plane: &mut Plane) -> Self {
         let dataplane = plane.dataplane();
         let program = dataplane.counters().expect("the counters can be read");
-        let of_service = |id| dataplane.service_traffic(id).expect("a service's counters");
-        let of_backend = |index| {
-            dataplane
-                .backend_traffic(index)
-                .expect("a backend's counters")
-        };
         Self {
             program: Counter::ALL.iter().map(|&it| program.get(it)).collect(),
-            services: (0..=SERVICES).map(of_service).collect(),
-            backends: (0..=BACKENDS).map(of_backend).collect(),
+            backends: (0..=BACKENDS)
+                .map(|index| dataplane.backend_traffic(index))
+                .collect(),
         }
     }
 
@@ -71,15 +63,10 @@ impl Counts {
                 let _ = writeln!(text, "{name}: {seen:?}, expected {expected:?}");
             }
         }
-        let others = [
-            ("service", &self.services, &expected.services),
-            ("backend", &self.backends, &expected.backends),
-        ];
-        for (what, seen, expected) in others {
-            for (index, (seen, expected)) in seen.iter().zip(expected).enumerate() {
-                if seen != expected {
-                    let _ = writeln!(text, "{what} {index}: {seen:?}, expected {expected:?}");
-                }
+        let backends = self.backends.iter().zip(&expected.backends);
+        for (index, (seen, expected)) in backends.enumerate() {
+            if seen != expected {
+                let _ = writeln!(text, "backend {index}: {seen:?}, expected {expected:?}");
             }
         }
         text

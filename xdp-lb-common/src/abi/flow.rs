@@ -98,7 +98,7 @@ pub struct TokenBucket {
     pub reserved: u32,
 }
 
-/// Rates and times that hold for the whole program.
+/// Rates, times and sizes that hold for the whole program.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -116,6 +116,8 @@ pub struct Timing {
     pub bucket_bits: u32,
     /// The service index has 2 to the power of this many lines besides its head.
     pub index_bits: u32,
+    /// How many [`Count`](super::Count)s each CPU has in [`map::BACKEND_COUNTERS`](super::map::BACKEND_COUNTERS).
+    pub backends: u32,
     /// How long a first fragment is remembered, in ticks.
     pub fragment_ticks: u32,
     /// The shortest time between two log lines of the same kind on one CPU, in ticks.

@@ -61,11 +61,14 @@ pub mod map {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU array by [`Budget`](super::Budget) of [`TokenBucket`](super::TokenBucket).
     pub const BUDGETS: &str = "BUDGETS";
-    /// Per-CPU array by [`Counter`](crate::counters::Counter) of [`Count`](super::Count).
+    /// Per-CPU array by [`Counter`](crate::counters::Counter) of [`Count`](super::Count); what was forwarded is counted
+    /// in [`BACKEND_COUNTERS`], and here for backends of services that are gone.
     pub const COUNTERS: &str = "COUNTERS";
-    /// Per-CPU array by service id of [`Count`](super::Count): packets forwarded.
+    /// Array by service id of [`Count`](super::Count), mmap-able: packets forwarded to backends that the service has no
+    /// more. For the daemon only.
     pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTERS";
-    /// Per-CPU array by backend index of [`Count`](super::Count): packets forwarded.
+    /// Array of [`Count`](super::Count), mmap-able: for each CPU, by backend index, packets forwarded. What was forwarded
+    /// for a service, and in all, is the sum of it.
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
     /// Per-CPU array with one entry: the program's notes on the packet at hand. For the program only.
     pub const SCRATCH: &str = "SCRATCH";
@@ -146,7 +149,7 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 40);
     assert!(size_of::<FragmentEntry>() == 16);
     assert!(size_of::<TokenBucket>() == 16);
-    assert!(size_of::<Timing>() == 60);
+    assert!(size_of::<Timing>() == 64);
     assert!(size_of::<Count>() == 16);
 };
 

@@ -53,7 +53,7 @@ impl Memory {
     #[must_use]
     pub fn of(sizes: Sizes, cpus: u32) -> Self {
         let of = |names: &[&str]| {
-            let maps = sizes.entries();
+            let maps = sizes.entries(cpus);
             let maps = maps.iter().filter(|(name, _)| names.contains(name));
             maps.map(|&(name, entries)| of_map(name, entries, cpus))
                 .sum::<u64>()
@@ -104,9 +104,8 @@ pub fn of_map(name: &str, entries: u32, cpus: u32) -> u64 {
         map::MEMBERS => mapped_array::<ServiceMembers>(entries),
         map::SLOTS => mapped_array::<SlotPair>(entries),
         map::BACKENDS => mapped_array::<BackendEntry>(entries),
-        map::COUNTERS | map::SERVICE_COUNTERS | map::BACKEND_COUNTERS => {
-            ARRAY + entries * (POINTER + cpus * size::<Count>())
-        }
+        map::COUNTERS => ARRAY + entries * (POINTER + cpus * size::<Count>()),
+        map::SERVICE_COUNTERS | map::BACKEND_COUNTERS => mapped_array::<Count>(entries),
         map::FLOWS => mapped_array::<FlowBucket>(entries),
         map::FRAGMENTS => lru_hash::<FragmentKey, FragmentEntry>(entries),
         _ => panic!("no map `{name}`"),
@@ -220,9 +219,13 @@ mod tests {
 
     #[test]
     fn counters_are_there_once_for_each_cpu() {
-        let one = of_map(map::BACKEND_COUNTERS, 1000, 1);
-        let many = of_map(map::BACKEND_COUNTERS, 1000, 64);
+        let one = of_map(map::COUNTERS, 1000, 1);
+        let many = of_map(map::COUNTERS, 1000, 64);
         assert_eq!((one, many), (ARRAY + 24_000, ARRAY + 1_032_000));
+        let sizes = Sizes::from(&Limits::default());
+        let part = |cpus| Memory::of(sizes, cpus).parts[3].bytes;
+        let more = part(64) - part(1);
+        assert!(more >= 63 * 16 * u64::from(sizes.backends));
     }
 
     #[test]

@@ -95,8 +95,8 @@ pub struct Dataplane {
     backends: Mapping,
     flows: FlowTable,
     counters: PerCpuArray<MapData, Count>,
-    service_counters: PerCpuArray<MapData, Count>,
-    backend_counters: PerCpuArray<MapData, Count>,
+    service_counters: Mapping,
+    backend_counters: Mapping,
     /// Keeps another daemon away from the pins.
     _lock: File,
 }
@@ -130,11 +130,14 @@ impl Dataplane {
         }
         let ticks = Ticks::of_this_kernel();
         let shape = FlowShape {
-            bucket_bits: pinned_bucket_bits(&options.pins)?
-                .unwrap_or_else(|| bucket_bits(options.limits.flows)),
+            bucket_bits: pinned_size(&options.pins, map::FLOWS)?
+                .map_or_else(|| bucket_bits(options.limits.flows), u32::ilog2),
             period_shift: ticks.period_shift(),
         };
-        let timing = timing(&options.limits, shape, ticks, possible_cpus());
+        let mut timing = timing(&options.limits, shape, ticks, possible_cpus());
+        if let Some(backends) = pinned_size(&options.pins, map::BACKENDS)? {
+            timing.backends = backends;
+        }
         let mut ebpf = load(options, &timing)?;
         let sizes = sizes(&ebpf)?;
         let flows = FlowTable::new(
@@ -160,8 +163,8 @@ impl Dataplane {
             members: mapping(&mut ebpf, map::MEMBERS, 2 * MEMBERS)?,
             backends: mapping(&mut ebpf, map::BACKENDS, 64)?,
             counters: take(&mut ebpf, map::COUNTERS)?,
-            service_counters: take(&mut ebpf, map::SERVICE_COUNTERS)?,
-            backend_counters: take(&mut ebpf, map::BACKEND_COUNTERS)?,
+            service_counters: mapping(&mut ebpf, map::SERVICE_COUNTERS, 16)?,
+            backend_counters: mapping(&mut ebpf, map::BACKEND_COUNTERS, 16)?,
             ebpf,
             _lock: lock,
         };
@@ -267,6 +270,7 @@ fn timing(limits: &Limits, shape: FlowShape, ticks: Ticks, cpus: u32) -> Timing 
         period_shift: shape.period_shift,
         bucket_bits: shape.bucket_bits,
         index_bits: index_bits(limits.services),
+        backends: Sizes::from(limits).backends,
         fragment_ticks: ticks.count(crate::timing::FRAGMENT),
         warning_ticks: ticks.count(crate::timing::BETWEEN_WARNINGS),
     }
@@ -283,7 +287,7 @@ fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
         .override_global(global::HASH_KEY, &options.hash_key, true)
         .override_global(global::TIMING, timing, true)
         .override_global(global::GUE_PORT, &gue_port_be, true);
-    for (name, entries) in Sizes::from(&options.limits).entries() {
+    for (name, entries) in Sizes::from(&options.limits).entries(possible_cpus()) {
         loader.map_max_entries(name, entries);
     }
     for (name, path) in &pins {
@@ -316,15 +320,14 @@ fn sizes(ebpf: &Ebpf) -> Result<Sizes, DataplaneError> {
     })
 }
 
-/// The size of the flow table that is pinned, if one is.
-fn pinned_bucket_bits(pins: &PinDirectory) -> Result<Option<u32>, DataplaneError> {
-    let pinned = pins.path().join(map::FLOWS);
+/// The entries of a map that is pinned, if it is.
+fn pinned_size(pins: &PinDirectory, name: &'static str) -> Result<Option<u32>, DataplaneError> {
+    let pinned = pins.path().join(name);
     if !pinned.exists() {
         return Ok(None);
     }
-    let data =
-        MapData::from_pin(&pinned).map_err(|source| DataplaneError::map(map::FLOWS, source))?;
-    Ok(Some(max_entries(map::FLOWS, &data)?.ilog2()))
+    let data = MapData::from_pin(&pinned).map_err(|source| DataplaneError::map(name, source))?;
+    max_entries(name, &data).map(Some)
 }
 
 fn max_entries(name: &'static str, data: &MapData) -> Result<u32, DataplaneError> {

@@ -32,8 +32,9 @@ impl From<&Limits> for Sizes {
 }
 
 impl Sizes {
-    /// The maps whose sizes depend on the limits or are fixed here, with their entries.
-    pub(super) const fn entries(self) -> [(&'static str, u32); 12] {
+    /// The maps whose sizes depend on the limits or are fixed here, with their entries, where the kernel may come to have
+    /// so many `cpus`.
+    pub(super) const fn entries(self, cpus: u32) -> [(&'static str, u32); 12] {
         // Every VIP has a key of its own as well.
         let keys = self.services.saturating_mul(2);
         [
@@ -46,7 +47,7 @@ impl Sizes {
             (map::RESTING, self.slots.div_ceil(8)),
             (map::MEMBERS, self.services),
             (map::BACKENDS, self.backends),
-            (map::BACKEND_COUNTERS, self.backends),
+            (map::BACKEND_COUNTERS, self.backends.saturating_mul(cpus)),
             (map::FLOWS, self.flows / 8),
             (map::FRAGMENTS, FRAGMENTS),
         ]

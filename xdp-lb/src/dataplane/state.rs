@@ -76,13 +76,13 @@ impl Dataplane {
         words[0].store(entry.table, Ordering::Release);
     }
 
-    /// Sets a service's counters to zero, for an id that gets a new owner.
+    /// Begins the counters of a service anew, for an id that gets a new owner.
     ///
     /// # Errors
     ///
     /// If the kernel does not let the map be written.
     pub fn begin_service(&mut self, id: u32) -> Result<(), DataplaneError> {
-        self.clear_service_traffic(id)
+        self.retire_service(id)
     }
 
     /// Lets `key` lead to the service `id`, from the next packet on.
@@ -265,12 +265,8 @@ impl Dataplane {
     }
 
     /// Sets a backend's counters to zero, for an index that gets a new owner.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel does not let the map be written.
-    pub fn begin_backend(&mut self, index: u16) -> Result<(), DataplaneError> {
-        self.clear_backend_traffic(index)
+    pub fn begin_backend(&mut self, index: u16) {
+        self.clear_backend_traffic(index);
     }
 
     /// Waits until no packet is under way that began before the call, so that what is no longer

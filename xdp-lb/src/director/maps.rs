@@ -21,7 +21,8 @@ pub(super) trait Maps {
     fn set_slots(&mut self, offset: u32, slots: &[Slot]);
     fn backend(&self, index: u16) -> BackendEntry;
     fn set_backends(&mut self, changes: &[(u16, BackendEntry)]) -> Result<(), DataplaneError>;
-    fn begin_backend(&mut self, index: u16) -> Result<(), DataplaneError>;
+    fn begin_backend(&mut self, index: u16);
+    fn retire_backend(&mut self, index: u16, service: u32);
     fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError>;
     fn each_flow_in(&self, buckets: Range<u32>, look: &mut dyn FnMut(Place, FlowEntry));
     fn flow_shape(&self) -> FlowShape;
@@ -90,8 +91,12 @@ impl Maps for Dataplane {
         self.set_backends(changes)
     }
 
-    fn begin_backend(&mut self, index: u16) -> Result<(), DataplaneError> {
-        self.begin_backend(index)
+    fn begin_backend(&mut self, index: u16) {
+        self.begin_backend(index);
+    }
+
+    fn retire_backend(&mut self, index: u16, service: u32) {
+        self.retire_backend(index, service);
     }
 
     fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError> {

@@ -123,7 +123,8 @@ impl Director {
         let mut moving_slots = 0;
         let mut fingerprint = String::new();
         if let Some((id, table)) = self.tables.find(&service.name) {
-            forwarded = self.dataplane.service_traffic(id)?;
+            let members = table.members.values().copied();
+            forwarded = self.dataplane.service_traffic(id, members);
             let slots = self.dataplane.slots(table.region());
             let moving = slots
                 .iter()
@@ -183,7 +184,7 @@ impl Director {
                 .and_then(|index| shares.get(&index).copied())
                 .unwrap_or(0);
             let forwarded = match index {
-                Some(index) => self.dataplane.backend_traffic(index)?,
+                Some(index) => self.dataplane.backend_traffic(index),
                 None => Traffic::default(),
             };
             views.push(BackendView {

@@ -26,7 +26,7 @@ pub(super) fn begin(
     service: u32,
     address: IpAddr,
 ) -> Result<(), DataplaneError> {
-    maps.begin_backend(index)?;
+    maps.begin_backend(index);
     let generation = BackendLink::unpack(maps.backend(index).link).generation;
     let link = BackendLink {
         ifindex: 0,

@@ -329,7 +329,7 @@ impl Tables {
             self.room.leave_region(table.region());
             for (_, index) in table.members {
                 backend::end(maps, index)?;
-                self.room.leave_index(index);
+                self.room.leave_index(index, id);
             }
         }
         Ok(())

@@ -18,7 +18,8 @@ pub(super) struct Room {
     pub(super) arena: Arena,
     pub(super) indices: Indices,
     leaving_regions: Vec<TableRef>,
-    leaving_backends: Vec<u16>,
+    /// With the ids of their services.
+    leaving_backends: Vec<(u16, u32)>,
 }
 
 impl Room {
@@ -76,9 +77,9 @@ impl Room {
         self.leaving_regions.push(region);
     }
 
-    /// Takes back the index of a backend that no slot refers to any more.
-    pub(super) fn leave_index(&mut self, index: u16) {
-        self.leaving_backends.push(index);
+    /// Takes back the index of a backend of `service` that no slot refers to any more.
+    pub(super) fn leave_index(&mut self, index: u16, service: u32) {
+        self.leaving_backends.push((index, service));
     }
 
     /// Makes what was taken back free, once the packets under way have passed.
@@ -89,7 +90,8 @@ impl Room {
         maps.wait_for_packets_in_flight()?;
         if !self.leaving_backends.is_empty() {
             // Whoever gets the index next has nothing to do with them.
-            let leaving: HashSet<u16> = self.leaving_backends.iter().copied().collect();
+            let leaving = self.leaving_backends.iter().map(|&(index, _)| index);
+            let leaving: HashSet<u16> = leaving.collect();
             maps.forget_flows_at(&|index| leaving.contains(&index));
         }
         self.leaving_regions
@@ -97,7 +99,10 @@ impl Room {
             .for_each(|region| self.arena.release(region));
         self.leaving_backends
             .drain(..)
-            .for_each(|index| self.indices.release(index));
+            .for_each(|(index, service)| {
+                maps.retire_backend(index, service);
+                self.indices.release(index);
+            });
         Ok(())
     }
 }

@@ -131,7 +131,7 @@ impl Table {
         }
         for index in gone.into_values() {
             backend::end(maps, index)?;
-            room.leave_index(index);
+            room.leave_index(index, self.id);
         }
         moved
     }

@@ -173,9 +173,9 @@ impl Maps for Memory {
         Ok(())
     }
 
-    fn begin_backend(&mut self, _: u16) -> Result<(), DataplaneError> {
-        Ok(())
-    }
+    fn begin_backend(&mut self, _: u16) {}
+
+    fn retire_backend(&mut self, _: u16, _: u32) {}
 
     fn wait_for_packets_in_flight(&self) -> Result<(), DataplaneError> {
         self.barriers.set(self.barriers.get() + 1);
