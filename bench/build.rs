@@ -2,10 +2,15 @@
 
 use std::error::Error;
 
+use xdp_lb_ebpf_build::Object;
+
 fn main() -> Result<(), Box<dyn Error>> {
     xdp_lb_ebpf_build::build(
         "xdp-lb-bench-ebpf",
-        &["xdp-lb-bench-ebpf"],
+        &[Object {
+            name: "xdp-lb-bench-ebpf",
+            is_unaligned: true,
+        }],
         &[
             "bench-ebpf",
             "bench/src/abi.rs",

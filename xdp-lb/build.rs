@@ -3,10 +3,25 @@
 
 use std::error::Error;
 
+use xdp_lb_ebpf_build::Object;
+
 fn main() -> Result<(), Box<dyn Error>> {
     xdp_lb_ebpf_build::build(
         "xdp-lb-ebpf",
-        &["xdp-lb-ebpf", "xdp-lb-decap", "xdp-lb-check"],
+        &[
+            Object {
+                name: "xdp-lb-ebpf",
+                is_unaligned: true,
+            },
+            Object {
+                name: "xdp-lb-decap",
+                is_unaligned: false,
+            },
+            Object {
+                name: "xdp-lb-check",
+                is_unaligned: false,
+            },
+        ],
         &["xdp-lb-ebpf", "xdp-lb-common"],
     )
 }

@@ -19,7 +19,18 @@ use toolchain::Toolchain;
 /// all objects, or each would have the compiler's dependencies built again.
 const UNSTABLE_IN: &str = "aya_ebpf,xdp_lb_ebpf,xdp_lb_decap,xdp_lb_check";
 
-/// Builds the binaries of `package` and puts the objects of those that `objects` names into `$OUT_DIR`.
+/// A binary to build, which becomes an object of the same name.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// Its name.
+    pub name: &'static str,
+    /// It may read and write words wherever they lie. The kernel lets programs do so in packets, and the compiler
+    /// makes eight loads of bytes into one of a word; but the kernel does not on the stack, and which words
+    /// the compiler takes there is its own affair.
+    pub is_unaligned: bool,
+}
+
+/// Builds binaries of `package` and puts their objects into `$OUT_DIR`.
 /// Cargo is to run the build script again when something in `sources` changes, folders or files in the
 /// root of the workspace.
 ///
@@ -28,7 +39,7 @@ const UNSTABLE_IN: &str = "aya_ebpf,xdp_lb_ebpf,xdp_lb_decap,xdp_lb_check";
 /// # Errors
 ///
 /// If the crate does not build, or outside of a build script.
-pub fn build(package: &str, objects: &[&str], sources: &[&str]) -> Result<(), Box<dyn Error>> {
+pub fn build(package: &str, objects: &[Object], sources: &[&str]) -> Result<(), Box<dyn Error>> {
     for path in ["Cargo.lock", "Cargo.toml"].iter().chain(sources) {
         println!("cargo::rerun-if-changed=../{path}");
     }
@@ -40,23 +51,28 @@ pub fn build(package: &str, objects: &[&str], sources: &[&str]) -> Result<(), Bo
     }
     let out = PathBuf::from(variable("OUT_DIR")?);
     if let Some(toolchain) = Toolchain::find() {
-        let built = compile(package, &toolchain, &out)?;
         for object in objects {
-            fs::copy(built.join(object), out.join(object))?;
+            let built = compile(package, *object, &toolchain, &out)?;
+            fs::copy(built, out.join(object.name))?;
         }
     } else {
         println!(
             "cargo::warning=no BPF toolchain, so {package} is left empty; run `cargo xtask setup`"
         );
         for object in objects {
-            fs::write(out.join(object), [])?;
+            fs::write(out.join(object.name), [])?;
         }
     }
     Ok(())
 }
 
-/// Compiles the eBPF crate; returns the folder of its objects.
-fn compile(package: &str, toolchain: &Toolchain, out: &Path) -> Result<PathBuf, Box<dyn Error>> {
+/// Compiles a binary of the eBPF crate; returns where its object is.
+fn compile(
+    package: &str,
+    object: Object,
+    toolchain: &Toolchain,
+    out: &Path,
+) -> Result<PathBuf, Box<dyn Error>> {
     let target = match variable("CARGO_CFG_TARGET_ENDIAN")?.to_str() {
         Some("big") => "bpfeb-unknown-none",
         _ => "bpfel-unknown-none",
@@ -70,8 +86,6 @@ fn compile(package: &str, toolchain: &Toolchain, out: &Path) -> Result<PathBuf, 
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         "-Ctarget-cpu=v3".to_owned(),
-        // Headers are read by words, wherever they lie, as the kernel allows on every processor that can.
-        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
     ];
     // A folder of its own: the outer cargo holds the lock of the one it builds in. OUT_DIR is
     // target/PROFILE/build/PACKAGE/out, so all profiles share this one.
@@ -91,16 +105,27 @@ fn compile(package: &str, toolchain: &Toolchain, out: &Path) -> Result<PathBuf, 
     }
     cargo
         .args([
-            "build",
+            "rustc",
             "--locked",
             "--release",
             "--package",
             package,
-            "--bins",
+            "--bin",
+            object.name,
         ])
         .args(["--target", target])
         .arg("--target-dir")
         .arg(&folder)
+        .args(
+            object
+                .is_unaligned
+                .then_some([
+                    "--",
+                    "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+                ])
+                .iter()
+                .flatten(),
+        )
         .env("RUSTC", &toolchain.rustc)
         .env("PATH", prepend(toolchain.linker.parent(), "PATH")?)
         .env(
@@ -124,7 +149,7 @@ fn compile(package: &str, toolchain: &Toolchain, out: &Path) -> Result<PathBuf, 
     if !status.success() {
         return Err(format!("{package} does not build ({status}); see above").into());
     }
-    Ok(folder.join(target).join("release"))
+    Ok(folder.join(target).join("release").join(object.name))
 }
 
 fn variable(name: &str) -> Result<OsString, String> {

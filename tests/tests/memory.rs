@@ -8,7 +8,10 @@ use xdp_lb::{
     config::{DEFAULT_GUE_PORT, Limits},
     dataplane::{Dataplane, Memory, OBJECT, Options, PinDirectory, Sizes, of_map, possible_cpus},
 };
-use xdp_lb_common::{abi::map, hash::HashKey};
+use xdp_lb_common::{
+    abi::{index_bits, map},
+    hash::HashKey,
+};
 use xtask::{lab::Namespace, root, test::libtest::SKIPPED};
 
 /// Maps that take memory only for what is in them: nothing, here.
@@ -72,6 +75,12 @@ fn maps_take_what_they_are_said_to_need() -> Result<()> {
                 "{name}: {said} said, {taken} taken"
             );
         }
+        // Not pinned.
+        all += of_map(
+            map::INDEX,
+            1 + (1 << index_bits(limits.services)),
+            possible_cpus(),
+        );
         assert_eq!(Memory::of(dataplane.sizes(), possible_cpus()).total, all);
         Ok(())
     })

@@ -250,8 +250,22 @@ impl Plane {
         self.dataplane.set_service(id, &entry);
     }
 
-    /// Gives the service `id` a table of these slots, from `offset` of the arena on.
+    /// Gives the service `id` a table of these slots, from `offset` of the arena on. If it is another one than
+    /// [`SERVICE`], it gets their backends as well.
     pub fn table(&mut self, id: u32, offset: u32, slots: &[Slot]) {
+        let backends = slots
+            .iter()
+            .flat_map(|slot| [Some(slot.current), slot.moving_from()]);
+        for index in backends
+            .flatten()
+            .filter(|&index| id != SERVICE && index != 0)
+        {
+            let entry = BackendEntry {
+                service: id,
+                ..self.dataplane.backend(index)
+            };
+            self.write_backend(index, &entry);
+        }
         self.dataplane.set_slots(offset, slots);
         let size = u32::try_from(slots.len()).expect("a table of sensible size");
         self.configure(id, |service| {

@@ -58,7 +58,7 @@ impl Memory {
             maps.map(|&(name, entries)| of_map(name, entries, cpus))
                 .sum::<u64>()
         };
-        let counters = of_map(map::COUNTERS, Counter::COUNT, cpus);
+        let counters = of_map(map::COUNTERS, Counter::COUNT, cpus) + of_map(map::PROGRAMS, 1, cpus);
         let parts: [(&str, u64); 5] = [
             ("lookup tables", of(&[map::SLOTS, map::RESTING])),
             ("flows", of(&[map::FLOWS])),
@@ -104,6 +104,7 @@ pub fn of_map(name: &str, entries: u32, cpus: u32) -> u64 {
         map::MEMBERS => mapped_array::<ServiceMembers>(entries),
         map::SLOTS => mapped_array::<SlotPair>(entries),
         map::BACKENDS => mapped_array::<BackendEntry>(entries),
+        map::PROGRAMS => ARRAY + entries * POINTER,
         map::COUNTERS => ARRAY + entries * (POINTER + cpus * size::<Count>()),
         map::SERVICE_COUNTERS | map::BACKEND_COUNTERS => mapped_array::<Count>(entries),
         map::FLOWS => mapped_array::<FlowBucket>(entries),
