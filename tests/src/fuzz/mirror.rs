@@ -145,7 +145,7 @@ impl Mirror {
             idle_ticks: dataplane.ticks(service.idle),
         };
         dataplane.set_service(id, &entry);
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             // Where all slots are settled.
             dataplane.rest(id);
         }

@@ -29,9 +29,10 @@ impl Ticks {
             .max(1)
     }
 
-    /// The periods by which the flow table counts time, as a power of two of ticks: about a quarter of a second.
+    /// The periods by which the flow table counts time, as a power of two of ticks: a quarter of a second or somewhat
+    /// more, so that half of those that an entry can tell apart are more than a day.
     pub(super) fn period_shift(self) -> u32 {
-        (self.per_second() / 4).max(1).ilog2()
+        (self.per_second() / 4).next_power_of_two().ilog2()
     }
 
     /// What the kernel's count of ticks shows about now, its low 32 bits: it goes as the monotonic clock does, and begins

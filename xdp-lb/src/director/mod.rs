@@ -197,7 +197,12 @@ impl Director {
                 self.look_at_health();
             }
             let settled = self.tables.settle(&mut self.dataplane, now);
-            let next = settled.into_iter().chain(self.next_look).min();
+            let forgotten = self.tables.forget_over(&mut self.dataplane, now);
+            let next = settled
+                .into_iter()
+                .chain(self.next_look)
+                .chain([forgotten])
+                .min();
             let due = async {
                 match next {
                     Some(at) => tokio::time::sleep_until(at.into()).await,

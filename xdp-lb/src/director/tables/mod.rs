@@ -8,6 +8,7 @@ mod arena;
 mod backend;
 mod fingerprint;
 mod flows;
+mod forget;
 mod indices;
 mod keys;
 mod rest;
@@ -29,7 +30,7 @@ use xdp_lb_common::{
 };
 
 pub(super) use self::{fingerprint::Fingerprint, flows::flow_period, table::Table};
-use self::{indices::Indices, room::Room};
+use self::{forget::Forgetting, indices::Indices, room::Room};
 use super::{
     desired::{DesiredService, unmapped},
     error::ChangeError,
@@ -46,6 +47,7 @@ pub(super) struct Tables {
     tables: BTreeMap<u32, Table>,
     /// When to look next whether slots can rest.
     next_look: Option<Instant>,
+    forgetting: Forgetting,
 }
 
 /// What a change did to one service.
@@ -71,6 +73,7 @@ impl Tables {
             room: Room::new(sizes),
             tables: BTreeMap::new(),
             next_look: None,
+            forgetting: Forgetting::default(),
         };
         for (key, id) in keys::found(found) {
             if id < sizes.services {

@@ -171,6 +171,40 @@ fn a_service_that_remembers_nothing_has_no_slots_that_move() {
 }
 
 #[test]
+fn flows_that_are_over_are_forgotten_in_time() {
+    let mut world = World::new();
+    world.apply(&[adaptive(&[1])]);
+    let index = world.index(1);
+    // The maps in memory count seconds.
+    world.maps.period = 100_000;
+    let entry = |bucket: u32, silence: u32| {
+        let place = Place {
+            bucket,
+            fingerprint: 7,
+        };
+        (place, FlowEntry::new(7, index, 100_000 - silence))
+    };
+    let last = (1 << SHAPE.bucket_bits) - 1;
+    world.maps.flows = vec![entry(0, 899), entry(1, 902), entry(last, 902)];
+    let mut next = world.tables.forget_over(&mut world.maps, world.now);
+    assert_eq!(world.maps.flows.len(), 3, "there is time");
+    let mut held = vec![world.maps.flows.len()];
+    while next <= world.now + Duration::from_secs(3601) {
+        assert_eq!(
+            world
+                .tables
+                .forget_over(&mut world.maps, next - Duration::from_secs(1)),
+            next
+        );
+        next = world.tables.forget_over(&mut world.maps, next);
+        held.push(world.maps.flows.len());
+    }
+    held.dedup();
+    assert_eq!(held, [3, 2, 1], "a part of the table at a time");
+    assert_eq!(world.maps.flows, [entry(0, 899)]);
+}
+
+#[test]
 fn a_table_that_changes_is_not_at_rest() {
     let mut world = World::new();
     world.apply(&[adaptive(&[1, 2])]);
