@@ -4,27 +4,37 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{report, requests, table};
+use super::{picture, report, requests, table};
 use crate::paths;
 
 const PAGE: &str = "docs/performance.md";
-/// A chart, from the folder of the page.
+/// Charts, from the folder of the page.
 const CHART: &str = "requests.svg";
+const PICTURE: &str = "packets.svg";
 const BEGIN_PACKETS: &str = "<!-- begin: written by `cargo xtask bench --write-docs` -->\n";
 const BEGIN_REQUESTS: &str =
     "<!-- begin: written by `cargo xtask bench requests --write-docs` -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// Puts the report's table in the place of the one on the page.
+/// Puts the report's table and chart in the place of those on the page.
 pub(super) fn write(report: &report::Report) -> Result<()> {
-    write_part(BEGIN_PACKETS, &table::markdown(report))
+    write_chart(PICTURE, &picture::svg(report))?;
+    let table = table::markdown(report);
+    let part = format!(
+        "![Time for a packet, by what comes and how it is forwarded]({PICTURE})\n\n{table}"
+    );
+    write_part(BEGIN_PACKETS, &part)
 }
 
 /// Puts table and chart of requests in the place of those on the page.
 pub(super) fn write_requests(report: &requests::Report) -> Result<()> {
-    let path = paths::workspace().join(PAGE).with_file_name(CHART);
-    fs::write(&path, report.chart()).with_context(|| format!("cannot write {CHART}"))?;
+    write_chart(CHART, &report.chart())?;
     write_part(BEGIN_REQUESTS, &report.markdown(CHART))
+}
+
+fn write_chart(name: &str, svg: &str) -> Result<()> {
+    let path = paths::workspace().join(PAGE).with_file_name(name);
+    fs::write(&path, svg).with_context(|| format!("cannot write {name}"))
 }
 
 fn write_part(begin: &str, part: &str) -> Result<()> {

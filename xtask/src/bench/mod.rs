@@ -7,6 +7,7 @@ mod chart;
 mod docs;
 mod failover;
 mod health;
+mod picture;
 pub mod report;
 mod requests;
 pub mod table;
@@ -42,10 +43,13 @@ pub struct Options {
     /// not given; or what `requests` measured.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Show what an earlier run has written with --json of the XDP program, instead of measuring it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "quick", "filters"])]
+    from: Option<PathBuf>,
     /// The daemon that `health`, `failover` and `requests` measure [default: built first].
     #[arg(long, value_name = "FILE")]
     bin: Option<PathBuf>,
-    /// Put the table into docs/performance.md; with `requests` a chart, too.
+    /// Put table and chart into docs/performance.md and beside it.
     #[arg(long, conflicts_with = "quick")]
     write_docs: bool,
     /// Print nothing but JSON: for the process that started this one as root.
@@ -66,6 +70,9 @@ pub fn run(options: &Options) -> Result<()> {
         _ => {}
     }
     ensure_all(options, &options.filters)?;
+    if let Some(path) = &options.from {
+        return show_again(path, options);
+    }
     setup::run()?;
     lookup_tables(options)?;
     let program = build()?;
@@ -78,6 +85,18 @@ pub fn run(options: &Options) -> Result<()> {
     let target = program.ancestors().nth(2).unwrap_or(&program);
     let path = options.json.clone();
     write_json(&report, &path.unwrap_or_else(|| target.join("bench.json")))?;
+    if options.write_docs {
+        docs::write(&report)?;
+    }
+    Ok(())
+}
+
+/// Shows an earlier report.
+fn show_again(path: &Path, options: &Options) -> Result<()> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let report: Report = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is no report of the XDP program", path.display()))?;
+    println!("{}", table::text(&report));
     if options.write_docs {
         docs::write(&report)?;
     }

@@ -1,0 +1,76 @@
+//! What the XDP program costs, as a picture: IPv4, by `l2` and `ipip`. The table has the rest.
+
+use super::{
+    chart::{Bar, Chart, Group},
+    report::{Case, Report},
+};
+
+/// What the picture shows, of all cases.
+fn is_shown(case: &Case) -> bool {
+    case.family == "ipv4" && case.mode != "gue"
+}
+
+/// The picture, as SVG.
+pub(super) fn svg(report: &Report) -> String {
+    let shown = report.cases.iter().filter(|case| is_shown(case));
+    let chart = Chart {
+        title: "Time for a packet, as a multiple of reading its headers and sending it back"
+            .to_owned(),
+        subtitle: format!(
+            "IPv4, {} services of {} backends; less is better; the time to bring the packet is in both; the line spans half of \
+             the rounds",
+            report.services, report.backends_per_service
+        ),
+        groups: vec![Group {
+            heading: "In blue: tracking that costs nothing".to_owned(),
+            bars: shown.map(bar).collect(),
+        }],
+    };
+    chart.svg()
+}
+
+fn bar(case: &Case) -> Bar {
+    let summary = case.summary();
+    let ratio = summary.with_wrapper;
+    Bar {
+        label: format!("{} {} {}", case.mode, case.tracking, case.traffic),
+        value: ratio.median,
+        range: (ratio.lower, ratio.upper),
+        note: format!("{:.1} ({:.0} ns)", ratio.median, summary.program.median),
+        is_ours: case.tracking == "adaptive",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::report::Round;
+
+    #[test]
+    fn one_family_and_two_modes_are_shown() {
+        let round = Round {
+            wrapper: 50.0,
+            floor_tx: 52.0,
+            floor_parse: 60.0,
+            program: 90.0,
+        };
+        let case = |mode: &str, family: &str| Case {
+            mode: mode.to_owned(),
+            family: family.to_owned(),
+            tracking: "adaptive".to_owned(),
+            traffic: "flows".to_owned(),
+            packets_per_run: 1,
+            connections: 1,
+            rounds: vec![round],
+            single: 1.0,
+        };
+        assert!(is_shown(&case("l2", "ipv4")) && is_shown(&case("ipip", "ipv4")));
+        assert!(!is_shown(&case("gue", "ipv4")) && !is_shown(&case("l2", "ipv6")));
+        let bar = bar(&case("l2", "ipv4"));
+        assert_eq!((bar.value, bar.range), (1.5, (1.5, 1.5)));
+        assert_eq!(
+            (&*bar.label, &*bar.note),
+            ("l2 adaptive flows", "1.5 (40 ns)")
+        );
+    }
+}
