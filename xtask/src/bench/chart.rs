@@ -24,7 +24,9 @@ pub(super) struct Chart {
     pub(super) title: String,
     /// How to read it.
     pub(super) subtitle: String,
-    /// Bars that are compared with one another: each group has a scale of its own.
+    /// All groups have one scale; else each has its own.
+    pub(super) has_one_scale: bool,
+    /// Bars that are compared with one another.
     pub(super) groups: Vec<Group>,
 }
 
@@ -65,8 +67,14 @@ impl Chart {
             escape(&self.in_words())
         );
         let mut y = HEAD;
+        let most = self.groups.iter().map(Group::most).fold(0.0, f64::max);
         for group in &self.groups {
-            group.draw(y, &mut svg);
+            let most = if self.has_one_scale {
+                most
+            } else {
+                group.most()
+            };
+            group.draw(y, most, &mut svg);
             y += group.height();
         }
         svg + "</svg>\n"
@@ -88,9 +96,13 @@ impl Group {
         self.bars.iter().map(|_| STEP).sum::<f64>() + HEADING
     }
 
-    fn draw(&self, top: f64, svg: &mut String) {
+    /// The largest value that is drawn.
+    fn most(&self) -> f64 {
         let all = self.bars.iter().flat_map(|bar| [bar.value, bar.range.1]);
-        let most = all.fold(0.0, f64::max);
+        all.fold(0.0, f64::max)
+    }
+
+    fn draw(&self, top: f64, most: f64, svg: &mut String) {
         let scale = if most > 0.0 { LONGEST / most } else { 0.0 };
         let baseline = top + HEADING - 14.0;
         let heading = escape(&self.heading);
@@ -154,6 +166,7 @@ mod tests {
         Chart {
             title: "Speed <of all>".to_owned(),
             subtitle: "more is better".to_owned(),
+            has_one_scale: false,
             groups: vec![Group {
                 heading: "new".to_owned(),
                 bars: vec![bar("a", 100.0), bar("b & c", 50.0)],

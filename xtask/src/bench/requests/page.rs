@@ -76,6 +76,7 @@ impl Report {
                 "All hosts share {} processors. Undisturbed, part of straight; the line spans half of the rounds",
                 self.processors
             ),
+            has_one_scale: false,
             groups: Kind::ALL.map(group).into(),
         };
         chart.svg()
