@@ -14,6 +14,8 @@ use xdp_lb_tests::{
 
 /// Backends that slots are dealt to in turn, so that a slot too far shows.
 const BACKENDS: u16 = 997;
+/// As many of them as a table at rest can have, or nearly.
+const FEW: u16 = 251;
 /// Slots in the arena.
 const ARENA: u32 = 65_537 + 1001;
 /// Flows tried on each table.
@@ -34,17 +36,19 @@ fn on_large_plane(hash_key: HashKey, test: impl FnOnce(&mut Plane) + Send) {
 }
 
 /// The backend of a table's slot.
-fn backend_of(slot: u32) -> u16 {
-    let turn = u16::try_from(slot % u32::from(BACKENDS)).expect("fewer than 16 bits hold");
+fn backend_of(slot: u32, backends: u16) -> u16 {
+    let turn = u16::try_from(slot % u32::from(backends)).expect("fewer than 16 bits hold");
     turn + 1
 }
 
 /// Gives the service a table of `size` slots at `offset`, and nobody the slots around it.
-fn deal(plane: &mut Plane, offset: u32, size: u32) {
+fn deal(plane: &mut Plane, offset: u32, size: u32, backends: u16) {
     let arena = plane.dataplane().sizes().slots;
     let nobody = vec![Slot::default(); usize::try_from(arena).expect("32 bits fit")];
     plane.dataplane().set_slots(0, &nobody);
-    let slots: Vec<_> = (0..size).map(|slot| settled(backend_of(slot))).collect();
+    let slots: Vec<_> = (0..size)
+        .map(|slot| settled(backend_of(slot, backends)))
+        .collect();
     plane.table(SERVICE, offset, &slots);
 }
 
@@ -56,10 +60,10 @@ fn random_flow(random: &mut Random) -> Tcp {
 
 /// Asserts that a packet goes to the backend of this slot.
 #[track_caller]
-fn assert_on_slot(plane: &mut Plane, packet: &Tcp, slot: u32) {
+fn assert_on_slot(plane: &mut Plane, packet: &Tcp, slot: u32, backends: u16) {
     let (action, output) = plane.run(&packet.into());
     assert_eq!(action, Action::Tx, "{:?}, slot {slot}", packet.flow());
-    let expected = backend_mac(backend_of(slot));
+    let expected = backend_mac(backend_of(slot, backends));
     assert_eq!(
         output.bytes()[..6],
         expected,
@@ -78,18 +82,22 @@ fn agree(key: HashKey, affinity: Affinity) {
         let mut random = Random::new(7);
         let arena = plane.dataplane().sizes().slots;
         for size in [1, 2, 7, 1000, 65_537] {
-            for offset in [0, 1, 2, 501, arena - size] {
-                deal(plane, offset, size);
+            let offsets = [0, 1, 2, 501, arena - size].into_iter();
+            for (offset, backends) in offsets.flat_map(|it| [(it, BACKENDS), (it, FEW)]) {
+                deal(plane, offset, size, backends);
                 plane.configure(SERVICE, |service| {
                     service.flags = match affinity {
                         Affinity::Flow => 0,
                         Affinity::Source => ServiceEntry::FLAG_SOURCE_AFFINITY,
                     };
                 });
+                if backends == FEW {
+                    assert!(plane.dataplane().rest(SERVICE), "all slots are settled");
+                }
                 for _ in 0..FLOWS {
                     let packet = random_flow(&mut random).ack();
                     let slot = slot_of(key, affinity, &packet.flow(), size);
-                    assert_on_slot(plane, &packet, slot);
+                    assert_on_slot(plane, &packet, slot, backends);
                 }
             }
         }
@@ -122,13 +130,13 @@ fn the_first_and_the_last_slot_of_a_table_are_reached() {
     let size = 7;
     on_large_plane(HashKey::DEFAULT, |plane| {
         let offset = plane.dataplane().sizes().slots - size;
-        deal(plane, offset, size);
+        deal(plane, offset, size, BACKENDS);
         let mut random = Random::new(3);
         let mut hit = [0; 7];
         while hit.contains(&0) {
             let packet = random_flow(&mut random).syn();
             let slot = slot_of(HashKey::DEFAULT, Affinity::Flow, &packet.flow(), size);
-            assert_on_slot(plane, &packet, slot);
+            assert_on_slot(plane, &packet, slot, BACKENDS);
             hit[usize::try_from(slot).expect("less than 7")] += 1;
         }
     });
@@ -139,7 +147,7 @@ fn with_affinity_to_the_source_all_connections_of_a_client_share_a_slot() {
     on_large_plane(HashKey::DEFAULT, |plane| {
         let size = 65_537;
         plane.listen(SocketAddrV4::new(*WEB.ip(), 0), SERVICE);
-        deal(plane, 0, size);
+        deal(plane, 0, size, BACKENDS);
         plane.configure(SERVICE, |service| {
             service.flags = ServiceEntry::FLAG_TRACK | ServiceEntry::FLAG_SOURCE_AFFINITY;
         });
@@ -147,8 +155,8 @@ fn with_affinity_to_the_source_all_connections_of_a_client_share_a_slot() {
         for port in (1..=u16::MAX).step_by(997) {
             let client = SocketAddrV4::new([198, 51, 100, 10].into(), port);
             let service = SocketAddrV4::new(*WEB.ip(), port);
-            assert_on_slot(plane, &tcp().from(client).syn(), slot);
-            assert_on_slot(plane, &tcp().from(client).to(service).ack(), slot);
+            assert_on_slot(plane, &tcp().from(client).syn(), slot, BACKENDS);
+            assert_on_slot(plane, &tcp().from(client).to(service).ack(), slot, BACKENDS);
         }
     });
 }
@@ -156,7 +164,7 @@ fn with_affinity_to_the_source_all_connections_of_a_client_share_a_slot() {
 #[test]
 fn with_affinity_to_the_flow_a_clients_connections_spread() {
     on_large_plane(HashKey::DEFAULT, |plane| {
-        deal(plane, 0, 65_537);
+        deal(plane, 0, 65_537, BACKENDS);
         let went: HashSet<_> = (1..=200)
             .map(|port| {
                 let client = SocketAddrV4::new([198, 51, 100, 10].into(), port);

@@ -14,6 +14,7 @@ mod forwarding;
 mod fragments;
 mod hashing;
 mod icmp;
+mod index;
 mod ipv6;
 mod malformed;
 mod moving;
