@@ -64,8 +64,8 @@ pub(super) struct Periods {
 }
 
 impl Periods {
-    /// By how many periods the estimate is taken to be ahead until a packet shows it.
-    const AHEAD: u32 = 16;
+    /// By how many periods the estimate is taken to be ahead until a packet shows it: about two seconds.
+    const AHEAD: u32 = 8;
 
     pub(super) fn new(ticks: Ticks, shift: u32) -> Self {
         Self {
