@@ -22,6 +22,7 @@ mod not_ours;
 mod prefixes;
 mod quoted_tunnels;
 mod services;
+mod simulated;
 mod too_big;
 mod tunnels;
 mod udp;

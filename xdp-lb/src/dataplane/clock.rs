@@ -81,14 +81,21 @@ impl Periods {
     }
 
     fn correct(&mut self, shown: u64, estimate: u32) -> u32 {
-        if shown != 0 {
-            // The last packet may have come a while ago, so of several looks the one that fits best counts.
-            #[expect(clippy::cast_possible_truncation, reason = "periods wrap")]
-            let ahead = FlowEntry::new(0, 0, shown as u32).silence(estimate);
-            self.ahead = Some(self.ahead.map_or(ahead, |known| known.min(ahead)));
+        let before = |periods: u32| FlowEntry::period(estimate.wrapping_sub(periods), 0);
+        if shown == 0 {
+            return before(self.ahead.unwrap_or(Self::AHEAD));
         }
-        let ahead = self.ahead.unwrap_or(Self::AHEAD);
-        FlowEntry::period(estimate.wrapping_sub(ahead), 0)
+        // The last packet may have come a while ago, so of several looks the one that fits best counts.
+        #[expect(clippy::cast_possible_truncation, reason = "periods wrap")]
+        let shown = shown as u32;
+        let ahead = FlowEntry::new(0, 0, shown).silence(estimate);
+        let ahead = self.ahead.map_or(ahead, |known| known.min(ahead));
+        self.ahead = Some(ahead);
+        // Periods of the two clocks do not begin at the same moments: for a part of each the estimate is ahead by one
+        // more than for the rest.
+        let sure = before(ahead + 1);
+        let missed = FlowEntry::new(0, 0, sure).silence(shown);
+        FlowEntry::period(sure.wrapping_add(missed), 0)
     }
 }
 
@@ -103,10 +110,23 @@ mod tests {
         // A packet that came ten periods ago, for all that is known, or now.
         assert_eq!(periods.correct(990, 1_000), 990);
         assert_eq!(periods.correct(1_097, 1_100), 1_097);
-        assert_eq!(periods.correct(1_097, 1_200), 1_197);
+        assert_eq!(periods.correct(1_097, 1_200), 1_196);
         // Across the wrap.
         let last = u64::from(FlowEntry::period(u32::MAX, 0));
-        assert_eq!(periods.correct(last, 4), 1);
+        assert_eq!(periods.correct(last, 4), 0);
+    }
+
+    #[test]
+    fn no_period_is_told_before_it_begins() {
+        // The estimate's periods begin half a period earlier than those that packets show.
+        let mut periods = Periods::new(Ticks::of_this_kernel(), 5);
+        for half in 200..300_u32 {
+            let (shown, estimate) = (half / 2, half.div_ceil(2) + 7);
+            let told = periods.correct(shown.into(), estimate);
+            assert_eq!(told, shown, "a packet has just shown it");
+            let told = periods.correct(100, estimate);
+            assert!(told <= shown && told + 2 >= shown, "{told}, not {shown}");
+        }
     }
 
     #[test]

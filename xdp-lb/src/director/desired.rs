@@ -167,7 +167,7 @@ fn desired_service(
     DesiredService {
         name: service.name.clone(),
         keys: keys(service),
-        flags: flags(service),
+        flags: flags(service.connection_tracking, service.affinity),
         idle_timeout: match service.protocol {
             Protocol::Tcp => service.idle_timeout.tcp,
             Protocol::Udp => service.idle_timeout.udp,
@@ -179,17 +179,18 @@ fn desired_service(
     }
 }
 
-fn flags(service: &Service) -> u32 {
-    let mut flags = 0;
-    flags |= match service.connection_tracking {
+/// The flags of a service's entry.
+pub(super) fn flags(tracking: ConnectionTracking, affinity: Affinity) -> u32 {
+    let tracking = match tracking {
         ConnectionTracking::Adaptive => ServiceEntry::FLAG_TRACK | ServiceEntry::FLAG_ADAPTIVE,
         ConnectionTracking::Full => ServiceEntry::FLAG_TRACK,
         ConnectionTracking::Off => 0,
     };
-    if service.affinity == Affinity::Source {
-        flags |= ServiceEntry::FLAG_SOURCE_AFFINITY;
-    }
-    flags
+    let affinity = match affinity {
+        Affinity::Source => ServiceEntry::FLAG_SOURCE_AFFINITY,
+        Affinity::Flow => 0,
+    };
+    tracking | affinity
 }
 
 /// An address as the maps hold it.

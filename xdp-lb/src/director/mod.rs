@@ -15,6 +15,7 @@ mod overrides;
 mod ramp;
 mod report;
 mod selection;
+pub mod simulation;
 mod store;
 mod sweep;
 mod tables;
@@ -140,7 +141,7 @@ impl Director {
         let longest = config
             .services
             .iter()
-            .map(|service| service.idle_timeout.tcp)
+            .flat_map(|service| [service.idle_timeout.tcp, service.idle_timeout.udp])
             .max();
         let until = Instant::now() + longest.unwrap_or_default();
         let sizes = dataplane.sizes();

@@ -28,11 +28,14 @@ pub(in crate::director) fn flow_period(maps: &impl Maps) -> Duration {
 }
 
 /// Which entries live: how long they may be silent, and which period it is.
-pub(super) struct Lives {
-    opening: u32,
-    closing: u32,
-    now: u32,
-    shape: FlowShape,
+#[derive(Clone, Copy, Debug)]
+pub(in crate::director) struct Lives {
+    /// In ticks, as all times are.
+    pub(in crate::director) opening: u32,
+    pub(in crate::director) closing: u32,
+    /// The period that it is.
+    pub(in crate::director) now: u32,
+    pub(in crate::director) shape: FlowShape,
 }
 
 impl Lives {
@@ -47,7 +50,7 @@ impl Lives {
     }
 
     /// True if the flow has been silent for too long, for a service that remembers it for `idle_ticks`.
-    pub(super) fn is_over(&self, entry: FlowEntry, idle_ticks: u32) -> bool {
+    pub(in crate::director) fn is_over(&self, entry: FlowEntry, idle_ticks: u32) -> bool {
         let ticks = match FlowState::of(entry) {
             FlowState::Opening => self.opening,
             FlowState::Closing => self.closing.min(idle_ticks),

@@ -29,7 +29,11 @@ use xdp_lb_common::{
     hash::HashKey,
 };
 
-pub(super) use self::{fingerprint::Fingerprint, flows::flow_period, table::Table};
+pub(super) use self::{
+    fingerprint::Fingerprint,
+    flows::{Lives, flow_period},
+    table::Table,
+};
 use self::{forget::Forgetting, indices::Indices, room::Room};
 use super::{
     desired::{DesiredService, unmapped},

@@ -6,7 +6,7 @@ use xdp_lb_common::{
     hash::reduce,
 };
 
-use super::{memory::SHAPE, *};
+use super::*;
 
 const FLAGS: u32 = ServiceEntry::FLAG_TRACK | ServiceEntry::FLAG_ADAPTIVE;
 
@@ -65,9 +65,9 @@ fn moved() -> (World, usize, Instant) {
 fn slots_come_to_rest_when_no_flow_disagrees_with_them() {
     let (mut world, slot, after) = moved();
     let old = world.web()[slot].moving_from().unwrap();
-    let place = Place::of(hash_of(slot), SHAPE.bucket_bits);
+    let place = Place::of(hash_of(slot), FEW);
     let entry = FlowEntry::new(place.fingerprint, old, 0);
-    world.maps.flows.push((place, entry));
+    world.maps.put_flow(place, entry);
     let next = world.settle_at(after).expect("one slot is left");
     let unsettled: Vec<usize> = unsettled(&world.web());
     assert!(unsettled.contains(&slot), "{unsettled:?}");
@@ -76,7 +76,7 @@ fn slots_come_to_rest_when_no_flow_disagrees_with_them() {
         "a place may be of two slots: {unsettled:?}"
     );
     // Its flow is over.
-    world.maps.flows.clear();
+    world.maps.forget_all();
     assert_eq!(
         world.settle_at(after),
         Some(next),
@@ -98,7 +98,7 @@ fn unsettled(slots: &[Slot]) -> Vec<usize> {
 fn flows_that_agree_or_are_over_keep_no_slot_from_resting() {
     let (mut world, slot, after) = moved();
     let held = world.web()[slot];
-    let place = Place::of(hash_of(slot), SHAPE.bucket_bits);
+    let place = Place::of(hash_of(slot), FEW);
     let agrees = FlowEntry::new(place.fingerprint, held.current, 0);
     // The maps in memory are in period 0, and count seconds.
     let over = FlowEntry::new(place.fingerprint, held.moving_from().unwrap(), 0)
@@ -106,9 +106,9 @@ fn flows_that_agree_or_are_over_keep_no_slot_from_resting() {
     let closing = over.seen_in(0_u32.wrapping_sub(61)).closing();
     let opening = FlowEntry::opening(place.fingerprint, held.moving_from().unwrap(), 0)
         .seen_in(0_u32.wrapping_sub(131));
-    world.maps.flows = [agrees, over, closing, opening]
-        .map(|entry| (place, entry))
-        .into();
+    for entry in [agrees, over, closing, opening] {
+        world.maps.put_flow(place, entry);
+    }
     assert_eq!(world.settle_at(after), None);
     assert!(unsettled(&world.web()).is_empty());
 }
@@ -123,9 +123,9 @@ fn with_affinity_to_the_source_any_flow_may_be_of_any_slot() {
     world.apply(&[by_source(&[1, 2])]);
     world.apply(&[by_source(&[1, 2, 3])]);
     let moving = unsettled(&world.web());
-    let place = Place::of(0, SHAPE.bucket_bits);
+    let place = Place::of(0, FEW);
     let entry = FlowEntry::new(place.fingerprint, world.index(1), 0);
-    world.maps.flows.push((place, entry));
+    world.maps.put_flow(place, entry);
     world.settle_at(world.now + GRACE);
     let slots = world.web();
     let at_the_first = world.index(1);
@@ -142,14 +142,14 @@ fn slots_of_a_service_that_remembers_all_flows_come_to_rest_as_well() {
     world.apply(&[service("web", 80, &[1, 2, 3])]);
     let slot = world.web().iter().position(|slot| !slot.is_settled());
     let slot = slot.expect("some move");
-    let place = Place::of(hash_of(slot), SHAPE.bucket_bits);
+    let place = Place::of(hash_of(slot), FEW);
     let old = world.web()[slot].moving_from().unwrap();
     let entry = FlowEntry::new(place.fingerprint, old, 0);
-    world.maps.flows.push((place, entry));
+    world.maps.put_flow(place, entry);
     let next = world.settle_at(world.now + GRACE).expect("one is left");
     assert!(unsettled(&world.web()).contains(&slot));
     assert!(!world.is_at_rest());
-    world.maps.flows.clear();
+    world.maps.forget_all();
     assert_eq!(world.settle_at(next), None);
     assert!(unsettled(&world.web()).is_empty());
     assert!(world.is_at_rest());
@@ -172,11 +172,11 @@ fn a_service_that_remembers_nothing_has_no_slots_that_move() {
 
 #[test]
 fn flows_that_are_over_are_forgotten_in_time() {
-    let mut world = World::new();
+    let mut world = World::with_buckets(MANY);
     world.apply(&[adaptive(&[1])]);
     let index = world.index(1);
     // The maps in memory count seconds.
-    world.maps.period = 100_000;
+    world.maps.plane.flows.period = 100_000;
     let entry = |bucket: u32, silence: u32| {
         let place = Place {
             bucket,
@@ -184,11 +184,13 @@ fn flows_that_are_over_are_forgotten_in_time() {
         };
         (place, FlowEntry::new(7, index, 100_000 - silence))
     };
-    let last = (1 << SHAPE.bucket_bits) - 1;
-    world.maps.flows = vec![entry(0, 899), entry(1, 902), entry(last, 902)];
+    let last = (1 << MANY) - 1;
+    for (place, entry) in [entry(0, 899), entry(1, 902), entry(last, 902)] {
+        world.maps.put_flow(place, entry);
+    }
     let mut next = world.tables.forget_over(&mut world.maps, world.now);
-    assert_eq!(world.maps.flows.len(), 3, "there is time");
-    let mut held = vec![world.maps.flows.len()];
+    assert_eq!(world.maps.flows().len(), 3, "there is time");
+    let mut held = vec![world.maps.flows().len()];
     while next <= world.now + Duration::from_secs(3601) {
         assert_eq!(
             world
@@ -197,11 +199,11 @@ fn flows_that_are_over_are_forgotten_in_time() {
             next
         );
         next = world.tables.forget_over(&mut world.maps, next);
-        held.push(world.maps.flows.len());
+        held.push(world.maps.flows().len());
     }
     held.dedup();
     assert_eq!(held, [3, 2, 1], "a part of the table at a time");
-    assert_eq!(world.maps.flows, [entry(0, 899)]);
+    assert_eq!(world.maps.flows(), [entry(0, 899)]);
 }
 
 #[test]

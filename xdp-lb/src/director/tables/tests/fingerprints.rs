@@ -110,7 +110,7 @@ fn all_that_decides_where_a_connection_goes_counts() {
 #[test]
 fn another_key_of_flows_makes_another_fingerprint_of_the_same_table() {
     let fingerprint = |hash_key| {
-        let mut maps = Memory::new();
+        let mut maps = watched(FEW);
         let now = Instant::now();
         let found = maps.found();
         let tables = Tables::adopt(&mut maps, SIZES, hash_key, &found, now);

@@ -5,7 +5,7 @@ use xdp_lb_common::{
     hash::Affinity,
 };
 
-use super::{memory::SHAPE, *};
+use super::*;
 use crate::{
     config::Protocol,
     director::{
@@ -64,19 +64,19 @@ impl World {
 
     /// Remembers a flow in a bucket; none has another's fingerprint.
     fn remember(&mut self, bucket: u32, entry: impl FnOnce(u32) -> FlowEntry) {
-        let fingerprint = u32::try_from(self.maps.flows.len()).unwrap();
+        let fingerprint = u32::try_from(self.maps.flows().len()).unwrap();
         let place = Place {
             bucket,
             fingerprint,
         };
-        self.maps.flows.push((place, entry(fingerprint)));
+        self.maps.put_flow(place, entry(fingerprint));
     }
 
     fn remember_tuple(&mut self, of: &FlowFilter, backend: u16) {
         let hash = tuple(of).hash(HashKey::DEFAULT, Affinity::Flow);
-        let place = Place::of(hash, SHAPE.bucket_bits);
+        let place = Place::of(hash, MANY);
         let entry = FlowEntry::new(place.fingerprint, backend, 0);
-        self.maps.flows.push((place, entry));
+        self.maps.put_flow(place, entry);
     }
 
     fn whereabouts(&self, of: &FlowFilter) -> Option<WhereaboutsView> {
@@ -87,9 +87,9 @@ impl World {
 /// Two services with the backends 1 and 2, and 2 and 3, and flows all over the table: at each backend of each an
 /// open one, at `web`'s first one of each kind, and at no backend any more one.
 fn remembering() -> World {
-    let mut world = World::new();
+    let mut world = World::with_buckets(MANY);
     world.apply(&[service("web", 80, &[1, 2]), service("tls", 443, &[2, 3])]);
-    let last = (1 << SHAPE.bucket_bits) - 1;
+    let last = (1 << MANY) - 1;
     let at = [("web", 1), ("web", 2), ("tls", 2), ("tls", 3)];
     for (bucket, (service, backend)) in [0, 1 << 15, (1 << 16) - 1, last].into_iter().zip(at) {
         let index = world.index_of(service, backend);
@@ -176,18 +176,19 @@ fn what_is_forgotten_is_what_was_asked_for() {
     assert_eq!(world.flush(filter(r#"{"service": "web"}"#), false), 2);
     let left: Vec<u16> = world
         .maps
-        .flows
+        .flows()
         .iter()
         .map(|(_, it)| it.backend())
         .collect();
-    assert_eq!(left, [world.index_of("tls", 3), 11]);
+    // In the order of their places.
+    assert_eq!(left, [11, world.index_of("tls", 3)]);
     assert_eq!(world.flush(FlowFilter::default(), true), 1);
-    assert!(world.maps.flows.is_empty());
+    assert!(world.maps.flows().is_empty());
 }
 
 #[test]
 fn one_flow_is_found_by_its_tuple() {
-    let mut world = World::new();
+    let mut world = World::with_buckets(MANY);
     let v6 = Key::Address(ServiceKey {
         vip: mapped("2001:db8::1".parse().unwrap()),
         ..key(80)
@@ -206,7 +207,7 @@ fn one_flow_is_found_by_its_tuple() {
         // An entry at the same place, of another service: for packets it is none.
         world.remember_tuple(&of, stranger);
         assert_eq!(world.list(of.clone()).total, 0);
-        world.maps.flows.clear();
+        world.maps.forget_all();
         let index = world.index_of("web", 2);
         world.remember_tuple(&of, index);
         let found = world.list(of.clone());
@@ -228,7 +229,7 @@ fn one_flow_is_found_by_its_tuple() {
 
 #[test]
 fn a_flow_that_is_not_remembered_has_a_slot() {
-    let mut world = World::new();
+    let mut world = World::with_buckets(MANY);
     world.apply(&[service("web", 80, &[1, 2])]);
     let of = |port: u16| flow(&format!("198.51.100.7:{port}"), "10.0.0.250:80");
     let slots = |world: &World| {
@@ -256,15 +257,13 @@ fn a_flow_that_is_not_remembered_has_a_slot() {
     // One for each place, so that none of the slots comes to rest.
     let (_, web) = world.tables.find("web").unwrap();
     let old = web.members[&address(1)];
-    for bucket in 0..1 << SHAPE.bucket_bits {
+    for bucket in 0..1 << MANY {
         let place = Place {
             bucket,
             fingerprint: 0,
         };
-        world
-            .maps
-            .flows
-            .push((place, FlowEntry::new(0, old, world.maps.period)));
+        let now = world.maps.plane.flows.period;
+        world.maps.put_flow(place, FlowEntry::new(0, old, now));
     }
     world.tables.settle(&mut world.maps, world.now);
     assert!(slots(&world).iter().any(|slot| slot.state == "mixed"));
@@ -306,7 +305,7 @@ fn a_flows_service_is_that_of_its_packets() {
         ("10.0.1.3:81", "none", "none"),
         ("11.0.0.1:80", "none", "none"),
     ];
-    let mut world = World::new();
+    let mut world = World::with_buckets(MANY);
     let service_at = |world: &World, destination: &str| {
         let found = world.whereabouts(&flow("198.51.100.7:1", destination));
         found.map_or_else(|| "none".into(), |it| it.service)
@@ -315,7 +314,7 @@ fn a_flows_service_is_that_of_its_packets() {
     for (destination, service, _) in cases {
         assert_eq!(service_at(&world, destination), service, "{destination}");
     }
-    let mut world = World::new();
+    let mut world = World::with_buckets(MANY);
     world.apply(&[wide, of_no_port]);
     for (destination, _, service) in cases {
         assert_eq!(service_at(&world, destination), service, "{destination}");

@@ -17,7 +17,7 @@ use std::{
 use proptest::prelude::*;
 use xdp_lb_common::abi::{BackendLink, NextHop, ServiceEntry, ServiceKey, Slot};
 
-use self::memory::{Memory, SIZES};
+use self::memory::{FEW, MANY, SIZES, watched};
 use super::*;
 use crate::{
     config::WhenDown,
@@ -25,6 +25,7 @@ use crate::{
         desired::{DesiredBackend, Health, Origin, mapped},
         keys::Key,
         selection::Standing,
+        simulation::Memory,
         ways::Way,
     },
     lookup::Scheduler,
@@ -106,7 +107,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut maps = Memory::new();
+        Self::with_buckets(FEW)
+    }
+
+    /// With room for flows in 2 to the power of so many buckets.
+    fn with_buckets(bits: u32) -> Self {
+        let mut maps = watched(bits);
         let now = Instant::now();
         let found = maps.found();
         let tables = Tables::adopt(&mut maps, SIZES, HashKey::DEFAULT, &found, now);
@@ -178,8 +184,8 @@ fn what_does_not_change_is_not_written() {
     let before = world.maps.clone();
     let report = world.apply(&desired);
     assert!(report.values().all(|moved| moved.slots_moved == 0));
-    assert_eq!(before.slots, world.maps.slots);
-    assert_eq!(before.backends, world.maps.backends);
+    assert_eq!(before.plane.slots, world.maps.plane.slots);
+    assert_eq!(before.plane.backends, world.maps.plane.backends);
     assert_eq!(before.keys, world.maps.keys);
 }
 
@@ -323,6 +329,7 @@ fn a_service_that_goes_leaves_nothing_behind() {
     assert_eq!(world.maps.keys.len(), 2, "the VIP has a key of its own");
     let in_use = world
         .maps
+        .plane
         .backends
         .iter()
         .filter(|entry| entry.address != [0; 16])
@@ -330,6 +337,7 @@ fn a_service_that_goes_leaves_nothing_behind() {
     assert_eq!(in_use, 1);
     let serving = world
         .maps
+        .plane
         .backends
         .iter()
         .filter(|entry| NextHop::unpack(entry.next_hop).is_serving());
@@ -360,7 +368,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     ] {
         let error = world.try_apply(&desired).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
-        assert_eq!(before.slots, world.maps.slots);
+        assert_eq!(before.plane.slots, world.maps.plane.slots);
         assert_eq!(before.keys, world.maps.keys);
     }
     world.apply(&[service("web", 80, &[1, 2, 3])]);
@@ -401,7 +409,7 @@ fn a_backend_that_is_down_keeps_its_connections_or_loses_them() {
             1,
             "{then}: new ones go to the other"
         );
-        let entries = &world.maps.backends;
+        let entries = &world.maps.plane.backends;
         let entry = entries
             .iter()
             .find(|entry| entry.address == mapped(address(1)));
@@ -454,7 +462,7 @@ proptest! {
                 let in_table: BTreeSet<IpAddr> = world.maps.shares(key).into_keys().collect();
                 prop_assert_eq!(in_table, candidates);
             }
-            let entries = world.maps.backends.iter().filter(|entry| entry.address != [0; 16]);
+            let entries = world.maps.plane.backends.iter().filter(|entry| entry.address != [0; 16]);
             let members: usize = desired.iter().map(|service| service.backends.len()).sum();
             prop_assert_eq!(entries.count(), members);
         }

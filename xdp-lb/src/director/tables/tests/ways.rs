@@ -31,7 +31,7 @@ fn another_way_moves_no_slot_and_is_written_for_all_backends_at_once() {
     let mut world = World::new();
     let mut desired = [service("web", 80, &[1, 2, 3]), service("dns", 53, &[1, 2])];
     world.apply(&desired);
-    let slots = world.maps.slots.clone();
+    let slots = world.maps.plane.slots.clone();
     for backend in desired
         .iter_mut()
         .flat_map(|service| service.backends.values_mut())
@@ -42,9 +42,10 @@ fn another_way_moves_no_slot_and_is_written_for_all_backends_at_once() {
     let report = world.apply(&desired);
     assert_eq!(world.maps.batches, batches + 1);
     assert!(report.values().all(|moved| moved.slots_moved == 0));
-    assert_eq!(world.maps.slots, slots);
+    assert_eq!(world.maps.plane.slots, slots);
     let in_use = world
         .maps
+        .plane
         .backends
         .iter()
         .filter(|entry| entry.next_hop != 0);
