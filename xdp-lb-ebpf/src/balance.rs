@@ -149,9 +149,11 @@ fn by_flow<P: Path>(
         Some(way) => way,
         None => by_slot(slot, service)?,
     };
-    // Of a slot that is not moving it is the one that a flow without an entry goes to.
     if !service.is_adaptive() || slot.moving_from().is_some() {
         flows::remember(frame, known, segment, way.backend);
+    } else if segment == Segment::Continues {
+        // Without an entry it goes on as it does now, even if the backend that the entry names comes back.
+        flows::forget(known);
     }
     Ok(way)
 }
@@ -164,6 +166,7 @@ fn by_opening(frame: &Frame, known: &Known, slot: Slot, service: &Service) -> Op
     if let Some(way) = serving_for(service, backend) {
         return Some(way);
     }
+    flows::forget(known);
     let previous = slot.moving_from()?;
     let current = serving_now(slot.current)?;
     if flows::remember_opening(frame, known, current.backend) {

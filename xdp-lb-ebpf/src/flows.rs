@@ -145,24 +145,35 @@ pub(crate) fn continued<P: Path>(known: &Known, segment: Segment) -> Result<u16,
     Ok(entry.backend())
 }
 
-/// The backend that a flow is at for which a SYN came; 0: it is not known, or has ended. What has ended is
-/// forgotten, since the SYN begins another.
+/// The backend that a flow is at for which a SYN came; 0: it is not known, or has ended, and the SYN begins another.
 #[inline(always)]
 pub(crate) fn still_open(known: &Known) -> u16 {
     let entry = known.entry();
     if entry.is_none() {
         return 0;
     }
-    let over = is_over(entry, known.idle_ticks, period());
-    if !over && !entry.is_closing() {
+    let now = period();
+    if !is_over(entry, known.idle_ticks, now) && !entry.is_closing() {
+        // It may as well be the first SYN of another connection, which has all of its time before it.
+        let renewed = entry.seen_in(now);
+        if renewed.0 != entry.0 {
+            write(known, known.at(), renewed);
+        }
         return entry.backend();
     }
     if !entry.is_opening() {
         counters::event(Event::FlowReopened);
+    }
+    0
+}
+
+/// Forgets what the table has of a flow that goes elsewhere from now on.
+#[inline(always)]
+pub(crate) fn forget(known: &Known) {
+    if !known.entry().is_none() {
         write(known, known.at(), FlowEntry::default());
         known.note(FlowEntry::default(), 0);
     }
-    0
 }
 
 /// True if the entry is of an opening, which the next packet makes a flow of.

@@ -137,23 +137,29 @@ impl Reference {
             return self.serving(slot.current());
         }
         let flow = asked.flow;
-        if let Some(entry) = self.flows.get(&flow).copied() {
-            if entry.closing || is_over(&entry, asked.service) {
+        if let Some(entry) = self.flows.get_mut(&flow) {
+            if entry.closing || is_over(entry, asked.service) {
                 // The connection before has ended, and this is another one.
                 asked.events.push(Event::FlowReopened);
-                self.flows.remove(&flow);
-            } else if let Some(backend) = self.serving_for(asked.id, entry.backend) {
-                return Some(backend);
+            } else {
+                entry.silent = Default::default();
+                let backend = entry.backend;
+                if let Some(backend) = self.serving_for(asked.id, backend) {
+                    return Some(backend);
+                }
             }
         }
         if let Some(backend) = self.opened(asked) {
+            if let Some(entry) = self.openings.get_mut(&flow) {
+                entry.silent = Default::default();
+            }
             return Some(backend);
         }
+        self.forget(&flow);
         let Slot::Moving { to, .. } = slot else {
             return self.serving(slot.current());
         };
         let backend = self.serving(to)?;
-        self.flows.remove(&flow);
         self.openings.insert(flow, entry(backend));
         asked.events.push(Event::OpeningCreated);
         Some(backend)
@@ -164,8 +170,13 @@ impl Reference {
         let backend = self.of_older(asked, slot);
         let backend = backend.or_else(|| self.serving(slot.current()))?;
         let is_at_risk = !asked.service.is_adaptive || matches!(slot, Slot::Moving { .. });
-        if asked.role == Role::Continues && is_at_risk {
-            self.remember(asked, backend);
+        if asked.role == Role::Continues {
+            if is_at_risk {
+                self.remember(asked, backend);
+            } else {
+                // It goes by its slot from now on.
+                self.forget(&asked.flow);
+            }
         }
         Some(backend)
     }
@@ -189,6 +200,11 @@ impl Reference {
             return None;
         }
         self.serving_for(asked.id, entry.backend)
+    }
+
+    fn forget(&mut self, flow: &Flow) {
+        self.flows.remove(flow);
+        self.openings.remove(flow);
     }
 
     /// A flow has one entry.

@@ -212,11 +212,9 @@ fn of_the_simulation(plane: &mut Simulated, packet: &Tcp, segment: Segment) -> O
     let flow = packet.flow();
     let [by_flow, by_source] =
         [Affinity::Flow, Affinity::Source].map(|it| flow_hash(HashKey::DEFAULT, it, &flow));
-    let flags = plane.services[index(SERVICE)].flags;
-    let is_by_source = flags & ServiceEntry::FLAG_SOURCE_AFFINITY != 0;
     let hash = PacketHash {
         flow: by_flow,
-        slot: if is_by_source { by_source } else { by_flow },
+        source: by_source,
     };
     let backend = plane.packet(SERVICE, hash, segment);
     let buckets = (0..).zip(&plane.flows.buckets()[..index(BUCKETS)]);

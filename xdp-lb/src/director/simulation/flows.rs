@@ -136,10 +136,12 @@ impl Flows {
         known.entry = entry;
     }
 
-    /// Forgets what was found.
+    /// Forgets what was found, if anything was.
     pub(super) fn forget(&mut self, known: &mut Known) {
-        self.rewrite(known, FlowEntry::default());
-        known.at = NOWHERE;
+        if !known.entry.is_none() {
+            self.rewrite(known, FlowEntry::default());
+            known.at = NOWHERE;
+        }
     }
 
     /// Remembers a flow in the place of its entry, or in a new one. Returns the entry whose place it took, or None

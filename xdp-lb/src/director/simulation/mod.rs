@@ -5,6 +5,8 @@
 mod flows;
 mod memory;
 mod plane;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +15,7 @@ use std::{
 };
 
 use xdp_lb_common::{
-    abi::{ServiceKey, Slot},
+    abi::{ServiceKey, Slot, mapped},
     hash::{Affinity, HashKey},
 };
 
@@ -46,12 +48,20 @@ const ID: u32 = 0;
 /// Its name.
 const NAME: &str = "simulated";
 
+/// What leads to it.
+const KEY: Key = Key::Address(ServiceKey {
+    vip: mapped([192, 0, 2, 1]),
+    port_be: 80_u16.to_be_bytes(),
+    protocol: 6,
+    reserved: 0,
+});
+
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Which flows are remembered.
     pub tracking: ConnectionTracking,
-    /// What of a packet its slot is chosen by; whoever gives [`PacketHash`]es has to go by it.
+    /// What of a packet its slot is chosen by.
     pub affinity: Affinity,
     /// How long a silent flow is remembered.
     pub idle_timeout: Duration,
@@ -68,7 +78,7 @@ impl Service {
         let backends = self.backends.iter();
         DesiredService {
             name: NAME.to_owned(),
-            keys: BTreeSet::from([Key::Address(ServiceKey::default())]),
+            keys: BTreeSet::from([KEY]),
             flags: flags(self.tracking, self.affinity),
             idle_timeout: self.idle_timeout,
             scheduler: self.scheduler,

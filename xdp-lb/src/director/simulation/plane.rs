@@ -22,23 +22,13 @@ pub enum Segment {
     Ends,
 }
 
-/// What a packet is chosen by.
+/// What a packet's backend is chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketHash {
     /// The hash of the whole 5-tuple.
     pub flow: u64,
-    /// The hash that the slot is chosen by: the same, or that of the client's address.
-    pub slot: u64,
-}
-
-impl From<u64> for PacketHash {
-    /// Of a service whose slots are chosen by the whole 5-tuple.
-    fn from(hash: u64) -> Self {
-        Self {
-            flow: hash,
-            slot: hash,
-        }
-    }
+    /// The hash of the client's address, for services with `affinity: source`.
+    pub source: u64,
 }
 
 /// How often something was done.
@@ -96,7 +86,7 @@ impl Plane {
         let asked = Asked {
             id,
             service,
-            slot: self.slot(service, hash.slot),
+            slot: self.slot(service, hash),
             segment,
         };
         let tracks = service.flags & ServiceEntry::FLAG_TRACK != 0;
@@ -119,7 +109,9 @@ impl Plane {
     }
 
     /// The slot that a hash leads to; where the service has no table, one without a backend.
-    fn slot(&self, service: ServiceEntry, hash: u64) -> Slot {
+    fn slot(&self, service: ServiceEntry, hash: PacketHash) -> Slot {
+        let by_source = service.flags & ServiceEntry::FLAG_SOURCE_AFFINITY != 0;
+        let hash = if by_source { hash.source } else { hash.flow };
         let TableRef { offset, size } = TableRef::unpack(service.table);
         if size == 0 {
             return Slot {
@@ -151,6 +143,8 @@ impl Plane {
         let backend = older.or_else(|| self.by_slot(asked))?;
         if !asked.is_adaptive() || previous.is_some() {
             self.remember(asked, &known, backend);
+        } else if asked.segment == Segment::Continues {
+            self.flows.forget(&mut known);
         }
         Some(backend)
     }
@@ -178,6 +172,7 @@ impl Plane {
         if let Some(backend) = self.serving_for(asked.id, backend) {
             return Some(backend);
         }
+        self.flows.forget(&mut known);
         let previous = asked.slot.moving_from()?;
         let current = self.serving(asked.slot.current)?;
         if self.insert(&known, current, true) {
@@ -194,10 +189,9 @@ impl Plane {
             return 0;
         }
         if !self.flows.has_ended(known) && !entry.is_closing() {
+            let renewed = entry.seen_in(self.flows.period);
+            self.flows.rewrite(known, renewed);
             return entry.backend();
-        }
-        if !entry.is_opening() {
-            self.flows.forget(known);
         }
         0
     }

@@ -37,8 +37,8 @@ pub(in crate::director) struct Table {
     pub(super) moving: Vec<Moving>,
     /// True until the first table: no flow can be known.
     is_new: bool,
-    /// Since when flows are remembered that would not be, but for a change to come.
-    remembers_all_since: Option<Instant>,
+    /// Until when there were flows that nobody remembered, as far as is known.
+    forgetful_until: Option<Instant>,
     /// When that change can be made.
     pub(super) waits_until: Option<Instant>,
     /// False where it is known that neither the table nor any of its slots could come to rest.
@@ -78,7 +78,7 @@ impl Table {
             known: BTreeSet::new(),
             moving: Vec::new(),
             is_new: true,
-            remembers_all_since: None,
+            forgetful_until: None,
             waits_until: None,
             may_rest: true,
         }
@@ -167,8 +167,8 @@ impl Table {
         }
         let held = maps.slots(region);
         let mut current = self.build(hash_key, &inputs);
-        let is_adaptive = entry.flags & ServiceEntry::FLAG_ADAPTIVE != 0;
-        if current.is_empty() && is_adaptive && !members.is_empty() {
+        let tracks = entry.flags & ServiceEntry::FLAG_TRACK != 0;
+        if current.is_empty() && tracks && !members.is_empty() {
             // Slots alone know where flows go that nobody had to remember.
             current = vec![0; held.len()];
         }
@@ -199,31 +199,31 @@ impl Table {
 
     /// What may be done now of what is desired.
     ///
-    /// A flow that nobody remembers is found again by its slot alone. So before a service that tracks adaptively
+    /// A flow that nobody remembers is found again by its slot alone. So before a service that has tracked adaptively
     /// gets other slots for its flows, all flows are remembered for as long as a silent one would be.
     fn plan(&mut self, service: &DesiredService, now: Instant) -> Plan {
         self.waits_until = None;
         const BY: u32 = ServiceEntry::FLAG_SOURCE_AFFINITY;
+        const TRACK: u32 = ServiceEntry::FLAG_TRACK;
         let desired = Plan {
             flags: service.flags,
             size: service.table_size,
         };
         let held = self.entry.flags;
+        // What was before a restart is not known.
+        let is_unknown = self.inputs.is_none() && !self.is_new;
+        if held & ServiceEntry::FLAG_ADAPTIVE != 0 || is_unknown {
+            self.forgetful_until = Some(now);
+        }
         let has_other_slots =
             self.region().size != service.table_size || (held ^ service.flags) & BY != 0;
-        let is_at_risk = held & ServiceEntry::FLAG_TRACK != 0
-            && service.flags & ServiceEntry::FLAG_ADAPTIVE != 0
-            && self.region().size != 0
-            && has_other_slots;
-        if !is_at_risk {
-            self.remembers_all_since = None;
+        let are_at_risk = held & service.flags & TRACK != 0 && self.region().size != 0;
+        let safe_from = self.forgetful_until.map(|at| at + service.idle_timeout);
+        let waits_until = safe_from.filter(|&at| at > now && has_other_slots && are_at_risk);
+        let Some(waits_until) = waits_until else {
             return desired;
-        }
-        let since = *self.remembers_all_since.get_or_insert(now);
-        if since + service.idle_timeout <= now {
-            return desired;
-        }
-        self.waits_until = Some(since + service.idle_timeout);
+        };
+        self.waits_until = Some(waits_until);
         Plan {
             flags: service.flags & !(ServiceEntry::FLAG_ADAPTIVE | BY) | held & BY,
             size: self.region().size,

@@ -39,7 +39,7 @@ impl Memory {
     /// The addresses in the table of the service with this key, with their numbers of slots.
     pub(super) fn shares(&self, key: ServiceKey) -> BTreeMap<IpAddr, usize> {
         let mut shares = BTreeMap::new();
-        for slot in self.table(key) {
+        for slot in self.table(key).iter().filter(|slot| slot.current != 0) {
             *shares
                 .entry(unmapped(self.backend(slot.current).address))
                 .or_default() += 1;
