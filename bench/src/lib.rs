@@ -4,10 +4,14 @@
 //! makes the packets, [`plane`] loads the program and fills its maps, [`cases`] says what is measured and
 //! what the program's counters must then show, [`measure`] does it. What comes out is a
 //! [`Report`](xtask::bench::report::Report), which `cargo xtask bench` shows.
+//!
+//! [`churn`] needs no kernel: it goes through a million connections in virtual time.
 
 pub mod abi;
 pub mod cases;
+pub mod churn;
 pub mod measure;
 pub mod packets;
 pub mod plane;
+pub mod random;
 pub mod wrapper;

@@ -17,7 +17,7 @@ pub mod modes;
 pub mod packet;
 pub mod plane;
 pub mod probes;
-pub mod random;
+pub use xdp_lb_bench::random;
 pub mod reference;
 pub mod responder;
 mod runner;

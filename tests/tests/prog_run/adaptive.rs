@@ -1,5 +1,6 @@
 //! Connection tracking `adaptive`: flows are remembered where a change puts them at risk, and nowhere else.
 
+use xdp_lb::timing;
 use xdp_lb_common::{
     abi::{ServiceEntry, Slot},
     counters::{Event, PassReason},
@@ -105,5 +106,47 @@ fn flows_go_on_where_nobody_is_left_for_new_ones() {
         let other = tcp().from("203.0.113.7:4000");
         plane.check(other.clone().ack(), &passed(PassReason::NoBackend));
         plane.check(other.syn(), &passed(PassReason::NoBackend));
+    });
+}
+
+#[test]
+fn a_repeated_syn_has_all_of_an_openings_time_before_it() {
+    on_adaptive_plane(|plane| {
+        plane.slot(moving(A, B));
+        plane.check(tcp().syn(), &forwarded_to(B).with(Event::OpeningCreated));
+        plane.silent_for(&tcp().flow(), timing::OPENING * 3 / 4);
+        plane.check(tcp().syn(), &forwarded_to(B));
+        plane.silent_for(&tcp().flow(), timing::OPENING * 3 / 4);
+        plane.check(tcp().ack(), &forwarded_to(B).with(Event::FlowCreated));
+    });
+}
+
+/// The connection that begins then is at the current backend, and stays there when the other one is back.
+#[test]
+fn a_syn_of_a_flow_whose_backend_is_away_begins_another_connection() {
+    on_adaptive_plane(|plane| {
+        plane.slot(moving(A, B));
+        plane.check(tcp().syn(), &forwarded_to(B).with(Event::OpeningCreated));
+        plane.slot(mixed(C));
+        plane.stop(B);
+        plane.check(tcp().syn(), &forwarded_to(C));
+        plane.start(B);
+        plane.check(tcp().ack(), &forwarded_to(C));
+        assert!(remembers_nothing(plane));
+    });
+}
+
+#[test]
+fn a_flow_that_has_left_its_backend_does_not_go_back() {
+    on_adaptive_plane(|plane| {
+        plane.slot(moving(A, B));
+        let followed = forwarded_to(A).with(Event::FlowFollowedPrevious);
+        plane.check(tcp().ack(), &followed.with(Event::FlowCreated));
+        plane.slot(mixed(B));
+        plane.stop(A);
+        plane.check(tcp().data("1"), &forwarded_to(B));
+        plane.start(A);
+        plane.check(tcp().data("2"), &forwarded_to(B));
+        assert!(remembers_nothing(plane));
     });
 }

@@ -4,16 +4,18 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{picture, report, requests, table};
+use super::{churn, picture, report, requests, table};
 use crate::paths;
 
 const PAGE: &str = "docs/performance.md";
 /// Charts, from the folder of the page.
 const CHART: &str = "requests.svg";
 const PICTURE: &str = "packets.svg";
+const CHURN: &str = "churn.svg";
 const BEGIN_PACKETS: &str = "<!-- begin: written by `cargo xtask bench --write-docs` -->\n";
 const BEGIN_REQUESTS: &str =
     "<!-- begin: written by `cargo xtask bench requests --write-docs` -->\n";
+const BEGIN_CHURN: &str = "<!-- begin: written by `cargo xtask bench churn --write-docs` -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Puts the report's table and chart in the place of those on the page.
@@ -30,6 +32,12 @@ pub(super) fn write(report: &report::Report) -> Result<()> {
 pub(super) fn write_requests(report: &requests::Report) -> Result<()> {
     write_chart(CHART, &report.chart())?;
     write_part(BEGIN_REQUESTS, &report.markdown(CHART))
+}
+
+/// Puts table and chart of the churn experiment in the place of those on the page.
+pub(super) fn write_churn(report: &churn::Report) -> Result<()> {
+    write_chart(CHURN, &report.chart())?;
+    write_part(BEGIN_CHURN, &report.markdown(CHURN))
 }
 
 fn write_chart(name: &str, svg: &str) -> Result<()> {
@@ -78,7 +86,7 @@ mod tests {
     #[test]
     fn the_page_has_the_marks() {
         let page = fs::read_to_string(paths::workspace().join(PAGE)).unwrap();
-        for begin in [BEGIN_PACKETS, BEGIN_REQUESTS] {
+        for begin in [BEGIN_PACKETS, BEGIN_REQUESTS, BEGIN_CHURN] {
             assert!(replace(&page, begin, "").is_ok(), "{begin}");
         }
     }

@@ -4,8 +4,10 @@
 //! `xdp-lb-bench`, which runs as root and knows nothing of files: what it finds comes as a [`report`].
 
 mod chart;
+pub mod churn;
 mod docs;
 mod failover;
+mod figures;
 mod health;
 mod picture;
 pub mod report;
@@ -25,8 +27,10 @@ use crate::build::{self, Profile};
 use crate::cargo::{self, Artifact};
 use crate::{root, setup};
 
-/// The program that measures the XDP program.
+/// The program that measures the XDP program, and its package.
 const PACKAGE: &str = "xdp-lb-bench";
+/// The program that goes through connections in virtual time.
+const CHURN: &str = "xdp-lb-churn";
 
 /// What to measure, and where to.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -34,13 +38,14 @@ pub struct Options {
     /// Parts of benchmark names (maglev, l2/ipv4/full); all benchmarks when there is none. `health`
     /// alone measures health checks, `failover` alone how long nobody forwards when a director dies.
     /// `requests` measures requests a second through directors of several kinds; parts of their names
-    /// may follow it.
+    /// may follow it. `churn` counts, in virtual time, what becomes of a million connections when their
+    /// backends change.
     filters: Vec<String>,
     /// Measure little: shows that it works, the figures mean nothing.
     #[arg(long)]
     quick: bool,
     /// Where to write what was measured of the XDP program, bench.json in cargo's target folder when
-    /// not given; or what `requests` measured.
+    /// not given; or what `requests` or `churn` found.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Show what an earlier run has written with --json of the XDP program, instead of measuring it.
@@ -67,6 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
         [only] if only == "health" => return daemon(options, health::run),
         [only] if only == "failover" => return daemon(options, failover::run),
         [first, ways @ ..] if first == "requests" => return requests(options, ways),
+        [only] if only == "churn" => return churn(options),
         _ => {}
     }
     ensure_all(options, &options.filters)?;
@@ -75,7 +81,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     setup::run()?;
     lookup_tables(options)?;
-    let program = build()?;
+    let program = build(PACKAGE)?;
     let report = packets(&program, options)?;
     if report.cases.is_empty() {
         return Ok(());
@@ -199,14 +205,37 @@ fn lookup_tables(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds the program that measures; returns its path.
-fn build() -> Result<PathBuf> {
+/// Goes through connections in virtual time.
+fn churn(options: &Options) -> Result<()> {
+    setup::run()?;
+    let program = build(CHURN)?;
+    let mut command = Command::new(&program);
+    if options.quick {
+        command.arg("--quick");
+    }
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+    ensure!(output.status.success(), "the experiment failed; see above");
+    let report: churn::Report =
+        serde_json::from_slice(&output.stdout).context("the report cannot be read")?;
+    println!("\n{}", report.text());
+    if let Some(path) = &options.json {
+        write_json(&report, path)?;
+    }
+    if options.write_docs {
+        docs::write_churn(&report)?;
+    }
+    Ok(())
+}
+
+/// Builds one of the programs that measure; returns its path.
+fn build(program: &str) -> Result<PathBuf> {
     let artifacts = cargo::build(&["build", "--locked", "--release", "--package", PACKAGE])?;
-    let program = artifacts.into_iter().find_map(|artifact| match artifact {
-        Artifact::Binary { name, path } if name == PACKAGE => Some(path),
+    let found = artifacts.into_iter().find_map(|artifact| match artifact {
+        Artifact::Binary { name, path } if name == program => Some(path),
         _ => None,
     });
-    program.with_context(|| format!("cargo does not say where {PACKAGE} is"))
+    found.with_context(|| format!("cargo does not say where {program} is"))
 }
 
 /// Measures the XDP program.

@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
-
+use super::figures::Figures;
 use super::report::{Case, Report, Spread};
 
 const HEADINGS: [&str; 12] = [
@@ -27,34 +25,21 @@ const WORDS: usize = 4;
 /// For the terminal.
 #[must_use]
 pub fn text(report: &Report) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(HEADINGS);
-    for case in &report.cases {
-        table.add_row(row(case));
-    }
-    for column in table.column_iter_mut().skip(WORDS) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    format!("{}\n\n{table}", headline(report))
+    format!("{}\n\n{}", headline(report), figures(report).text())
 }
 
 /// For a page in Markdown.
 #[must_use]
 pub fn markdown(report: &Report) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let mut text = format!("{}\n\n", headline(report));
-    text += &line(&HEADINGS.map(str::to_owned));
-    text += "|";
-    text += &"---|".repeat(WORDS);
-    text += &"--:|".repeat(HEADINGS.len() - WORDS);
-    text.push('\n');
-    for case in &report.cases {
-        text += &line(&row(case));
+    format!("{}\n\n{}", headline(report), figures(report).markdown())
+}
+
+fn figures(report: &Report) -> Figures<{ HEADINGS.len() }> {
+    Figures {
+        headings: HEADINGS,
+        words: WORDS,
+        rows: report.cases.iter().map(row).collect(),
     }
-    text
 }
 
 /// Where and with what it was measured.

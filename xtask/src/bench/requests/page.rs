@@ -1,11 +1,9 @@
 //! The report as people read it: on the terminal, in docs/performance.md, and as a chart.
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
-
 use super::report::{Measured, Report};
 use super::{Kind, Way};
 use crate::bench::chart::{Bar, Chart, Group};
+use crate::bench::figures::Figures;
 use crate::bench::report::Spread;
 
 /// The part of the straight way's requests that the project wants to reach.
@@ -29,36 +27,26 @@ const WORDS: usize = 2;
 impl Report {
     /// For the terminal.
     pub(crate) fn text(&self) -> String {
-        let mut table = Table::new();
-        table
-            .load_style(NOTHING)
-            .set_content_arrangement(ContentArrangement::Disabled)
-            .set_header(HEADINGS);
-        for measured in &self.measured {
-            table.add_row(self.row(measured));
-        }
-        for column in table.column_iter_mut().skip(WORDS) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        format!("{}\n\n{table}\n\n{}", self.headline(), self.targets())
+        let figures = self.figures().text();
+        format!("{}\n\n{figures}\n\n{}", self.headline(), self.targets())
     }
 
     /// For a page in Markdown that is beside the chart `chart`.
     pub(crate) fn markdown(&self, chart: &str) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let mut text = format!(
-            "![Requests a second by each way]({chart})\n\n{}\n\n",
-            self.headline()
-        );
-        text += &line(&HEADINGS.map(str::to_owned));
-        text += "|";
-        text += &"---|".repeat(WORDS);
-        text += &"--:|".repeat(HEADINGS.len() - WORDS);
-        text.push('\n');
-        for measured in &self.measured {
-            text += &line(&self.row(measured));
+        format!(
+            "![Requests a second by each way]({chart})\n\n{}\n\n{}\n{}",
+            self.headline(),
+            self.figures().markdown(),
+            self.targets()
+        )
+    }
+
+    fn figures(&self) -> Figures<{ HEADINGS.len() }> {
+        Figures {
+            headings: HEADINGS,
+            words: WORDS,
+            rows: self.measured.iter().map(|it| self.row(it)).collect(),
         }
-        format!("{text}\n{}", self.targets())
     }
 
     /// As a picture.

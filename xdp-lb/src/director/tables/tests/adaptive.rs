@@ -301,6 +301,52 @@ fn another_size_waits_until_all_flows_are_remembered() {
 }
 
 #[test]
+fn what_was_not_remembered_is_not_forgotten_about_by_remembering_all() {
+    let mut world = World::new();
+    world.apply(&[adaptive(&[1, 2])]);
+    let full = service("web", 80, &[1, 2]);
+    let larger = DesiredService {
+        table_size: 251,
+        ..full.clone()
+    };
+    // From the last moment on in which flows were not remembered.
+    let due = world.now + GRACE;
+    world.apply(&[full]);
+    world.now += GRACE / 2;
+    world.apply(std::slice::from_ref(&larger));
+    assert_eq!(world.web().len(), 101);
+    assert_eq!(world.tables.next_change(), Some(due));
+    world.now = due;
+    world.apply(std::slice::from_ref(&larger));
+    assert_eq!(world.web().len(), 251);
+    // What was before is not known then.
+    world.restart();
+    let smaller = service("web", 80, &[1, 2]);
+    world.apply(&[smaller]);
+    assert_eq!(world.web().len(), 251);
+    assert_eq!(world.tables.next_change(), Some(due + GRACE));
+}
+
+#[test]
+fn flows_that_nobody_remembers_keep_their_slots_when_no_backend_is_left_for_new_ones() {
+    for flags in [ServiceEntry::FLAG_TRACK, FLAGS] {
+        let mut world = World::new();
+        let mut desired = DesiredService {
+            flags,
+            ..adaptive(&[1])
+        };
+        world.apply(std::slice::from_ref(&desired));
+        let index = world.index(1);
+        let backend = desired.backends.get_mut(&address(1));
+        backend.expect("the only one").draining = true;
+        world.apply(&[desired]);
+        let slots = world.web();
+        assert_eq!(slots.len(), 101);
+        assert!(slots.iter().all(|slot| slot.moving_from() == Some(index)));
+    }
+}
+
+#[test]
 fn a_change_that_is_taken_back_waits_for_nothing() {
     let mut world = World::new();
     world.apply(&[adaptive(&[1, 2])]);
