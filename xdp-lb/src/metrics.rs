@@ -153,6 +153,8 @@ fn services(registry: &mut Registry, services: &[ServiceView]) {
     let bytes = Family::<Service, Counter>::default();
     let active = Family::<Service, Gauge>::default();
     let moving = Family::<Service, Gauge>::default();
+    let mixed = Family::<Service, Gauge>::default();
+    let at_rest = Family::<Service, Gauge>::default();
     let panic = Family::<Service, Gauge>::default();
     for view in services {
         let service = Service {
@@ -167,6 +169,10 @@ fn services(registry: &mut Registry, services: &[ServiceView]) {
         moving
             .get_or_create(&service)
             .set(i64::from(view.moving_slots));
+        mixed
+            .get_or_create(&service)
+            .set(i64::from(view.mixed_slots));
+        at_rest.get_or_create(&service).set(i64::from(view.at_rest));
         panic.get_or_create(&service).set(i64::from(view.panic));
     }
     registry.register("service_packets", "Packets forwarded, by service", packets);
@@ -180,6 +186,16 @@ fn services(registry: &mut Registry, services: &[ServiceView]) {
         "service_moving_slots",
         "Slots that remember the backend they moved from",
         moving,
+    );
+    registry.register(
+        "service_mixed_slots",
+        "Slots that moved some time ago, and whose remembered flows may be elsewhere",
+        mixed,
+    );
+    registry.register(
+        "service_at_rest",
+        "1 where every slot is settled and the table is read in its short form",
+        at_rest,
     );
     registry.register(
         "service_panic",

@@ -132,8 +132,10 @@ pub(super) fn service(service: &ServiceView) -> String {
         (
             "table",
             format!(
-                "{}, {} slots, {} of them moving",
-                service.scheduler, service.table_size, service.moving_slots
+                "{}, {} slots, {}",
+                service.scheduler,
+                service.table_size,
+                slots(service)
             ),
         ),
         ("fingerprint", service.fingerprint.clone()),
@@ -260,6 +262,24 @@ pub(super) fn list(items: &[impl ToString]) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(",")
+}
+
+/// What states the slots are in.
+fn slots(service: &ServiceView) -> String {
+    let states = [
+        (service.moving_slots, "moving"),
+        (service.mixed_slots, "mixed"),
+    ];
+    let states: Vec<String> = states
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, state)| format!("{count} of them {state}"))
+        .collect();
+    match states.as_slice() {
+        [] if service.at_rest => "at rest".into(),
+        [] => "all of them settled".into(),
+        states => states.join(", "),
+    }
 }
 
 fn ports(ports: &[u16]) -> String {

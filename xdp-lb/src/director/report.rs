@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use xdp_lb_common::{abi::ABI_VERSION, counters::Counter};
+use xdp_lb_common::{
+    abi::{ABI_VERSION, Slot},
+    counters::Counter,
+};
 
 use super::{
     ChangeError, Director,
@@ -120,17 +123,19 @@ impl Director {
         desired: &DesiredService,
     ) -> Result<ServiceView, ChangeError> {
         let mut forwarded = Traffic::default();
-        let mut moving_slots = 0;
+        let (mut moving_slots, mut mixed_slots, mut at_rest) = (0, 0, false);
         let mut fingerprint = String::new();
         if let Some((id, table)) = self.tables.find(&service.name) {
             let members = table.members.values().copied();
             forwarded = self.dataplane.service_traffic(id, members);
             let slots = self.dataplane.slots(table.region());
-            let moving = slots
-                .iter()
-                .filter(|slot| slot.moving_from().is_some())
-                .count();
-            moving_slots = u32::try_from(moving).unwrap_or(u32::MAX);
+            let count = |is_meant: fn(&Slot) -> bool| {
+                let count = slots.iter().filter(|slot| is_meant(slot)).count();
+                u32::try_from(count).unwrap_or(u32::MAX)
+            };
+            moving_slots = count(|slot| slot.moving_from().is_some());
+            mixed_slots = count(|slot| slot.previous == Slot::MIXED);
+            at_rest = table.is_at_rest();
             fingerprint = self.tables.fingerprint(table, &slots).to_string();
         }
         Ok(ServiceView {
@@ -147,6 +152,8 @@ impl Director {
             connection_tracking: service.connection_tracking.name().into(),
             table_size: service.table_size,
             moving_slots,
+            mixed_slots,
+            at_rest,
             fingerprint,
             backends: desired.backends.len(),
             active_backends: active(desired),

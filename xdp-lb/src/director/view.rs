@@ -94,12 +94,18 @@ pub struct ServiceView {
     pub forwarding: String,
     /// `flow` or `source`.
     pub affinity: String,
-    /// `full` or `off`.
+    /// `adaptive`, `full` or `off`.
     pub connection_tracking: String,
     /// Slots of its lookup table, as configured.
     pub table_size: u32,
     /// Slots that remember the backend they moved from.
     pub moving_slots: u32,
+    /// Slots that moved some time ago, and whose remembered flows may be elsewhere.
+    #[serde(default)]
+    pub mixed_slots: u32,
+    /// True where every slot is settled and the table is read in its short form.
+    #[serde(default)]
+    pub at_rest: bool,
     /// The table's fingerprint: 16 hexadecimal digits.
     pub fingerprint: String,
     /// Number of backends.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tracing::warn;
-use xdp_lb_common::abi::{FlowEntry, ServiceEntry, Slot, TableRef};
+use xdp_lb_common::abi::{FlowEntry, ServiceEntry, Slot};
 
 use super::{Table, Tables, flows::Lives};
 use crate::director::maps::Maps;
@@ -28,7 +28,7 @@ struct Candidate {
 
 impl Candidate {
     fn of(table: &Table, maps: &impl Maps) -> Option<Self> {
-        if TableRef::is_at_rest(table.entry.table) {
+        if table.is_at_rest() {
             return None;
         }
         let slots = maps.slots(table.region());

@@ -98,6 +98,11 @@ impl Table {
         TableRef::unpack(self.entry.table)
     }
 
+    /// True where its packets read it in its short form.
+    pub(in crate::director) fn is_at_rest(&self) -> bool {
+        TableRef::is_at_rest(self.entry.table)
+    }
+
     /// Brings members and table to what is desired.
     pub(super) fn update(
         &mut self,
