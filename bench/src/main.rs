@@ -11,6 +11,7 @@ use xdp_lb_bench::{
     measure::{Plan, measure},
     packets::Family,
     plane::{Mode, Plane, Scale},
+    tables,
     wrapper::Wrapper,
 };
 use xtask::{
@@ -66,6 +67,8 @@ fn main() -> Result<()> {
         flow_limit: plan.scale.flows,
         program: None,
         cases: Vec::new(),
+        tables: Vec::new(),
+        waits: Vec::new(),
     };
     for mode in Mode::ALL {
         for family in [Family::V4, Family::V6] {
@@ -80,13 +83,36 @@ fn main() -> Result<()> {
             namespace.run(|| run(mode, family, &cases, plan, &mut report))?;
         }
     }
+    let is_wanted = |name: &str| is_any_in(name, &arguments.filters);
+    report.tables = tables::measure(plan.scale.table_size, plan.rounds, is_wanted)?;
+    if !report.tables.is_empty() {
+        report.waits = waits(plan)?;
+    }
     println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
 }
 
 fn is_wanted(case: &Case, filters: &[String]) -> bool {
-    let name = case.name();
+    is_any_in(&case.name(), filters)
+}
+
+fn is_any_in(name: &str, filters: &[String]) -> bool {
     filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+}
+
+/// How long it takes to wait for the packets under way, in milliseconds.
+fn waits(plan: Plan) -> Result<Vec<f64>> {
+    let scale = Scale {
+        services: 1,
+        backends: 1,
+        table_size: 1,
+        flows: 1,
+    };
+    Namespace::new("bench")?.run(|| {
+        let plane = Plane::open(Mode::L2, Family::V4, scale)?;
+        let wait = || tables::milliseconds(|| plane.wait_for_packets_in_flight());
+        (0..plan.rounds).map(|_| wait()).collect()
+    })
 }
 
 fn run(mode: Mode, family: Family, cases: &[Case], plan: Plan, report: &mut Report) -> Result<()> {

@@ -98,6 +98,15 @@ pub struct Plane {
 }
 
 impl Plane {
+    /// Waits for the packets under way, as the daemon does.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot tell.
+    pub fn wait_for_packets_in_flight(&self) -> Result<()> {
+        Ok(self.dataplane.wait_for_packets_in_flight()?)
+    }
+
     /// Loads the program and fills its maps. Maps are pinned below `/sys/fs/bpf`, which should be the
     /// caller's own.
     ///

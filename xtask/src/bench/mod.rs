@@ -83,7 +83,7 @@ pub fn run(options: &Options) -> Result<()> {
     lookup_tables(options)?;
     let program = build(PACKAGE)?;
     let report = packets(&program, options)?;
-    if report.cases.is_empty() {
+    if report.cases.is_empty() && report.tables.is_empty() {
         return Ok(());
     }
     println!("\n{}", table::text(&report));

@@ -24,6 +24,28 @@ pub struct Report {
     pub program: Option<ProgramSize>,
     /// What was measured.
     pub cases: Vec<Case>,
+    /// Lookup tables.
+    #[serde(default)]
+    pub tables: Vec<TableTimes>,
+    /// How long the daemon waits for packets under way before it uses memory anew, in milliseconds.
+    #[serde(default)]
+    pub waits: Vec<f64>,
+}
+
+/// How long a lookup table takes, in milliseconds, in the order of time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableTimes {
+    /// How it is filled.
+    pub scheduler: String,
+    /// Backends that share it.
+    pub backends: u32,
+    /// Its slots.
+    pub table_size: u32,
+    /// To build it.
+    pub build: Vec<f64>,
+    /// Until a service has another one in force, by one backend more or less: the table is built, compared with the one
+    /// before slot by slot, and written. In memory of the process; the maps are mapped like that.
+    pub update: Vec<f64>,
 }
 
 /// A machine in general terms.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::figures::Figures;
-use super::report::{Case, Report, Spread};
+use super::report::{Case, Report, Spread, TableTimes};
 
 const HEADINGS: [&str; 12] = [
     "mode",
@@ -25,13 +25,23 @@ const WORDS: usize = 4;
 /// For the terminal.
 #[must_use]
 pub fn text(report: &Report) -> String {
-    format!("{}\n\n{}", headline(report), figures(report).text())
+    let mut text = format!("{}\n\n{}", headline(report), figures(report).text());
+    if !report.tables.is_empty() {
+        let tables = table_figures(report).text();
+        let _ = write!(text, "\n\n{}\n\n{tables}", table_headline(report));
+    }
+    text
 }
 
 /// For a page in Markdown.
 #[must_use]
 pub fn markdown(report: &Report) -> String {
-    format!("{}\n\n{}", headline(report), figures(report).markdown())
+    let mut text = format!("{}\n\n{}", headline(report), figures(report).markdown());
+    if !report.tables.is_empty() {
+        let tables = table_figures(report).markdown();
+        let _ = write!(text, "\n{}\n\n{tables}", table_headline(report));
+    }
+    text
 }
 
 fn figures(report: &Report) -> Figures<{ HEADINGS.len() }> {
@@ -39,6 +49,39 @@ fn figures(report: &Report) -> Figures<{ HEADINGS.len() }> {
         headings: HEADINGS,
         words: WORDS,
         rows: report.cases.iter().map(row).collect(),
+    }
+}
+
+fn table_headline(report: &Report) -> String {
+    let wait = match Spread::of(&report.waits).median {
+        wait if wait.is_nan() => String::new(),
+        wait => format!(
+            " A change waits for the packets under way besides, {wait:.1} ms here, before it gives memory to another table."
+        ),
+    };
+    let slots = report.tables.first().map_or(0, |it| it.table_size);
+    format!(
+        "Lookup tables of {slots} slots, in milliseconds: to build one, and until it is in force after one backend has come or gone.{wait}"
+    )
+}
+
+fn table_figures(report: &Report) -> Figures<6> {
+    let row = |times: &TableTimes| {
+        let (build, update) = (Spread::of(&times.build), Spread::of(&times.update));
+        let quartiles = |spread: Spread| format!("{:.2}–{:.2}", spread.lower, spread.upper);
+        [
+            times.scheduler.clone(),
+            times.backends.to_string(),
+            format!("{:.2}", build.median),
+            quartiles(build),
+            format!("{:.2}", update.median),
+            quartiles(update),
+        ]
+    };
+    Figures {
+        headings: ["scheduler", "backends", "build", "half of", "update", "half of"],
+        words: 1,
+        rows: report.tables.iter().map(row).collect(),
     }
 }
 

@@ -49,17 +49,21 @@ enum Way {
     Straight,
     /// Through a director that balances nothing: what one more hop costs.
     Routed,
+    /// With the program in the kernel's receive path (mode `generic`), which suits the lab's veth devices best.
     XdpLb,
+    /// With the program in the veth driver (mode `native`).
+    XdpLbNative,
     Nftables,
     Haproxy,
     NginxStream,
 }
 
 impl Way {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Straight,
         Self::Routed,
         Self::XdpLb,
+        Self::XdpLbNative,
         Self::Nftables,
         Self::Haproxy,
         Self::NginxStream,
@@ -70,6 +74,7 @@ impl Way {
             Self::Straight => "straight",
             Self::Routed => "routed",
             Self::XdpLb => "xdp-lb",
+            Self::XdpLbNative => "xdp-lb native",
             Self::Nftables => "nftables DNAT",
             Self::Haproxy => "HAProxy",
             Self::NginxStream => "nginx stream",
@@ -94,6 +99,15 @@ impl Way {
     /// Whether it does what xdp-lb does.
     fn is_peer(self) -> bool {
         matches!(self, Self::Nftables | Self::Haproxy | Self::NginxStream)
+    }
+
+    /// The mode that our program is attached in, if it is ours.
+    fn mode(self) -> Option<&'static str> {
+        match self {
+            Self::XdpLb => Some("generic"),
+            Self::XdpLbNative => Some("native"),
+            _ => None,
+        }
     }
 
     fn has(self, part: &str) -> bool {
@@ -228,7 +242,7 @@ mod tests {
         assert_eq!(chosen(&[]).unwrap(), Way::ALL);
         let two = [Way::Straight, Way::Haproxy];
         assert_eq!(chosen(&["haproxy"]).unwrap(), two);
-        assert_eq!(chosen(&["nft", "xdp"]).unwrap().len(), 3);
+        assert_eq!(chosen(&["nft", "xdp"]).unwrap().len(), 4);
         let error = chosen(&["ipvs"]).unwrap_err().to_string();
         assert!(error.contains("nginx stream"), "{error}");
     }

@@ -82,7 +82,7 @@ impl Report {
         format!(
             "{} ({}, {} CPUs{kind}), Linux {}; client, router, director and {} backends share {} processors. \
              {} connections at once, answers of {} bytes, {} rounds of {} s.\nClient: wrk {}; backends: nginx {nginx}; \
-             directors: xdp-lb (l2, native XDP), nftables {}, HAProxy {}, nginx {nginx}.",
+             directors: xdp-lb (l2), nftables {}, HAProxy {}, nginx {nginx}.",
             machine.processor,
             machine.architecture,
             machine.cpus,

@@ -36,8 +36,9 @@ impl Balancer {
                 route(lab)?;
                 Self::Kernel
             }
-            Way::XdpLb => {
+            Way::XdpLb | Way::XdpLbNative => {
                 let config = lab.director_config(Forwarding::L2);
+                let config = attached_by(&config, way.mode())?;
                 Self::XdpLb(lab.start_director(program, &config)?)
             }
             Way::Nftables => {
@@ -57,6 +58,18 @@ impl Balancer {
             Self::Proxies(all) => all.iter().map(Process::pid).collect(),
         }
     }
+}
+
+/// The config with its only interface attached in a mode.
+fn attached_by(config: &str, mode: Option<&str>) -> Result<String> {
+    let (begin, rest) = config
+        .split_once("interfaces: [")
+        .context("no interfaces in the lab's config")?;
+    let (interface, end) = rest.split_once(']').context("an open list")?;
+    let mode = mode.unwrap_or("auto");
+    Ok(format!(
+        "{begin}interfaces: [{{ name: {interface}, mode: {mode} }}]{end}"
+    ))
 }
 
 /// The number of the rule's counter, which counts connections.

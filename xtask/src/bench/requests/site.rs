@@ -42,7 +42,7 @@ impl Site {
             vips: VIPS.to_vec(),
             ..LabConfig::default()
         })?;
-        if way != Way::XdpLb {
+        if way != Way::XdpLbNative {
             lab.unprepare_cables();
         }
         let mut servers = Vec::new();
@@ -173,7 +173,11 @@ impl Site {
         let status: serde_json::Value =
             serde_json::from_str(&director.check(&["status", "--json"])?)?;
         let mode = &status["interfaces"][0]["mode"];
-        ensure!(mode == "native", "the program is attached in mode {mode}");
+        let wanted = self.way.mode().unwrap_or_default();
+        ensure!(
+            mode == wanted,
+            "the program is attached in mode {mode}, not {wanted}"
+        );
         Ok(())
     }
 
