@@ -21,7 +21,9 @@ const BACKENDS: [u16; 3] = [10, 100, 1000];
 /// Every case has one of these names.
 #[must_use]
 pub fn names() -> Vec<String> {
-    cases().map(|(scheduler, backends)| name(scheduler, backends)).collect()
+    cases()
+        .map(|(scheduler, backends)| name(scheduler, backends))
+        .collect()
 }
 
 fn cases() -> impl Iterator<Item = (Scheduler, u16)> {

@@ -79,7 +79,14 @@ fn table_figures(report: &Report) -> Figures<6> {
         ]
     };
     Figures {
-        headings: ["scheduler", "backends", "build", "half of", "update", "half of"],
+        headings: [
+            "scheduler",
+            "backends",
+            "build",
+            "half of",
+            "update",
+            "half of",
+        ],
         words: 1,
         rows: report.tables.iter().map(row).collect(),
     }
@@ -148,4 +155,52 @@ fn row(case: &Case) -> [String; HEADINGS.len()] {
         format!("{:.1}", summary.with_wrapper.median),
         format!("{:.0}", case.single),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::report::Machine;
+
+    #[test]
+    fn tables_stand_below_the_packets_with_what_they_wait_for() {
+        let times = TableTimes {
+            scheduler: "maglev".to_owned(),
+            backends: 100,
+            table_size: 65_537,
+            build: vec![1.0, 2.0, 3.0],
+            update: vec![4.0],
+        };
+        let mut report = Report {
+            machine: Machine {
+                processor: "Model".to_owned(),
+                cpus: 2,
+                is_virtual: false,
+                architecture: "x86_64".to_owned(),
+                kernel: "6.18".to_owned(),
+            },
+            frame_bytes: [64, 80],
+            services: 1,
+            backends_per_service: 1,
+            table_size: 65_537,
+            flow_limit: 1,
+            program: None,
+            cases: Vec::new(),
+            tables: vec![times],
+            waits: vec![7.0],
+        };
+        let page = markdown(&report);
+        assert!(
+            page.contains("| maglev | 100 | 2.00 | 1.50–2.50 | 4.00 | 4.00–4.00 |"),
+            "{page}"
+        );
+        assert!(
+            page.contains("of 65537 slots") && page.contains("7.0 ms here"),
+            "{page}"
+        );
+        report.waits.clear();
+        assert!(!text(&report).contains("waits"), "{}", text(&report));
+        report.tables.clear();
+        assert!(!text(&report).contains("Lookup tables"));
+    }
 }
