@@ -43,7 +43,7 @@ fn labs_of(process: u32) -> Result<usize> {
 }
 
 #[test]
-fn two_ways_are_measured() -> Result<()> {
+fn each_way_that_is_named_is_measured_and_the_straight_one() -> Result<()> {
     if !can_run() {
         return Ok(());
     }
@@ -67,8 +67,10 @@ fn two_ways_are_measured() -> Result<()> {
     let expected = [
         ("straight", "new"),
         ("xdp-lb", "new"),
+        ("xdp-lb-native", "new"),
         ("straight", "kept"),
         ("xdp-lb", "kept"),
+        ("xdp-lb-native", "kept"),
     ];
     assert_eq!(ways, expected.map(|(way, kind)| (Some(way), Some(kind))));
     for it in measured {

@@ -242,11 +242,6 @@ impl Simulation {
         &self.maps.plane
     }
 
-    /// The same, to write to as the program does.
-    pub fn plane_mut(&mut self) -> &mut Plane {
-        &mut self.maps.plane
-    }
-
     /// The slots of the table.
     #[must_use]
     pub fn slots(&self) -> Vec<Slot> {
