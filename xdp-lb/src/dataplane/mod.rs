@@ -177,6 +177,7 @@ impl Dataplane {
         meta.set(0, found, 0)
             .map_err(|source| DataplaneError::map(map::META, source))?;
         dataplane.fill_index()?;
+        show_whole_path(&mut dataplane.ebpf)?;
         Ok((dataplane, origin))
     }
 
@@ -298,13 +299,18 @@ fn load(options: &Options, timing: &Timing) -> Result<Ebpf, DataplaneError> {
         let program = xdp_program(&mut ebpf, name)?;
         program.load().map_err(DataplaneError::Load)?;
     }
-    let mut programs: ProgramArray<MapData> = take(&mut ebpf, map::PROGRAMS)?;
-    let whole = xdp_program(&mut ebpf, WHOLE_PROGRAM)?;
+    Ok(ebpf)
+}
+
+/// Puts the whole path where the common one finds it. That place is shared with the program that an earlier daemon has
+/// attached: from here on its packets come here as well, so all that they need has to be there.
+fn show_whole_path(ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
+    let mut programs: ProgramArray<MapData> = take(ebpf, map::PROGRAMS)?;
+    let whole = xdp_program(ebpf, WHOLE_PROGRAM)?;
     let fd = whole.fd().map_err(DataplaneError::Load)?;
     programs
         .set(PROGRAM_WHOLE, fd, 0)
-        .map_err(|source| DataplaneError::map(map::PROGRAMS, source))?;
-    Ok(ebpf)
+        .map_err(|source| DataplaneError::map(map::PROGRAMS, source))
 }
 
 fn sizes(ebpf: &Ebpf) -> Result<Sizes, DataplaneError> {
