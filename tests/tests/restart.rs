@@ -165,3 +165,19 @@ fn with_detach_on_exit_a_stop_takes_all_away() -> Result<()> {
     assert!(daemon.terminate(xdp_lb_tests::lab::SOON)?.success());
     assert_detached(&rig)
 }
+
+/// They need the whole of the program, of which the new daemon has one of its own.
+#[test]
+fn connections_that_open_on_moving_slots_go_on_while_a_daemon_takes_over() -> Result<()> {
+    let mut rig = Rig::with_config(3, &config(1..=2))?;
+    rig.change("add", 3, &[])?;
+    for _ in 0..3 {
+        let (client, vip) = (rig.lab.client(), rig.vip());
+        let requests = std::thread::spawn(move || client.get_many(vip, "/", 3000, 8));
+        rig.director.restart()?;
+        for response in requests.join().expect("the requests' thread") {
+            assert_eq!(response?.status, 200);
+        }
+    }
+    Ok(())
+}
