@@ -255,18 +255,14 @@ fn room(known: &Known, is_opening: bool) -> u32 {
     unsafe { ptr::read_volatile(best) }
 }
 
-/// How well an entry may be overwritten; 0: not at all.
+/// How well an entry may be overwritten; 0: not at all, since an opening does not take the place of a flow that lives.
 #[inline(always)]
 fn worth_leaving(entry: FlowEntry, idle_ticks: u32, by_opening: bool, now: u32) -> u32 {
-    const CLOSING: u32 = 1 << 24;
-    if entry.is_none() {
-        return u32::MAX;
-    }
-    if by_opening && !entry.is_opening() && !is_over(entry, idle_ticks, now) {
+    let is_flow = !entry.is_none() && !entry.is_opening();
+    if by_opening && is_flow && !is_over(entry, idle_ticks, now) {
         return 0;
     }
-    // A flag as a number, since each branch doubles what the verifier has to follow.
-    1 + entry.silence(now) + CLOSING * u32::from(entry.is_closing())
+    entry.worth_leaving(now)
 }
 
 #[inline(always)]

@@ -136,6 +136,18 @@ impl FlowEntry {
         self.silence(now) > limit
     }
 
+    /// How well a new entry may take its place: best where there is none, then that of one that is closing, then
+    /// that of the oldest. Never 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn worth_leaving(self, now: u32) -> u32 {
+        if self.is_none() {
+            return u32::MAX;
+        }
+        // The flag as a number, since each branch doubles what the verifier has to follow.
+        1 + self.silence(now) + (((self.0 & Self::CLOSING) as u32) << (SEEN_BITS + 1))
+    }
+
     /// The period that a tick of the kernel's clock is in: 2^`shift` ticks are one.
     #[inline(always)]
     #[must_use]
@@ -233,6 +245,24 @@ mod tests {
         assert_eq!(entry.silence(SEEN_MASK), 0);
         assert_eq!(entry.silence(2), 3);
         assert_eq!(entry.silence(SEEN_MASK - 1), 0);
+    }
+
+    #[test]
+    fn the_place_of_the_closing_is_taken_before_that_of_the_oldest() {
+        let now = SEEN_MASK;
+        let entry = |silence: u32| FlowEntry::new(1, 1, now - silence);
+        let oldest = SEEN_MASK / 2;
+        let order = [
+            entry(0),
+            entry(1),
+            entry(oldest),
+            entry(0).closing(),
+            entry(oldest).closing(),
+            FlowEntry::default(),
+        ];
+        let worth = order.map(|entry| entry.worth_leaving(now));
+        assert!(worth[0] > 0);
+        assert!(worth.is_sorted_by(|a, b| a < b), "{worth:?}");
     }
 
     #[test]

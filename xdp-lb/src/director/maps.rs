@@ -8,6 +8,9 @@ use xdp_lb_common::abi::{
 
 use crate::dataplane::{Dataplane, DataplaneError, FlowShape};
 
+/// Buckets of the flow table that are looked at in one go: 2 MiB, some milliseconds.
+pub(super) const PART: u32 = 1 << 15;
+
 /// Reading and writing the maps. See the methods of [`Dataplane`] of the same names.
 pub(super) trait Maps {
     fn service(&self, id: u32) -> ServiceEntry;

@@ -17,13 +17,11 @@ use xdp_lb_common::abi::Place;
 use super::{
     ChangeError, Director,
     flows::{DEFAULT_LIMIT, FilterError, Flow, FlowFilter, FlowState, MAX_LIMIT},
+    maps::PART,
     tables,
     view::{FlowCountView, FlowSumView, FlowView, FlowsView, ForgottenView, WhereaboutsView},
 };
 use crate::config::ConnectionTracking;
-
-/// Buckets that are looked at in one go: 2 MiB, some milliseconds.
-const PART: u32 = 1 << 15;
 
 /// One flow that was found. They are listed in the order of the fields.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: how long things take, measured on this machine.
 //!
-//! Lookup tables are measured by the benchmarks of `xdp-lb`, the XDP program by the program
-//! `xdp-lb-bench`, which runs as root and knows nothing of files: what it finds comes as a [`report`].
+//! The XDP program and lookup tables are measured by the program `xdp-lb-bench`, which runs as root and knows nothing
+//! of files: what it finds comes as a [`report`].
 
 mod chart;
 pub mod churn;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use self::report::Report;
 use crate::build::{self, Profile};
@@ -80,7 +80,6 @@ pub fn run(options: &Options) -> Result<()> {
         return show_again(path, options);
     }
     setup::run()?;
-    lookup_tables(options)?;
     let program = build(PACKAGE)?;
     let report = packets(&program, options)?;
     if report.cases.is_empty() && report.tables.is_empty() {
@@ -143,11 +142,7 @@ fn requests(options: &Options, ways: &[String]) -> Result<()> {
     let report = if root::is_root() {
         requests::measure(&program, options.quick, ways)?
     } else {
-        let mut command = again_as_root(options, &program)?;
-        let output = command.arg("--raw").stderr(Stdio::inherit()).output();
-        let output = output.context("cannot run sudo")?;
-        ensure!(output.status.success(), "the benchmark failed; see above");
-        serde_json::from_slice(&output.stdout).context("the report cannot be read")?
+        found(again_as_root(options, &program)?.arg("--raw"))?
     };
     if options.raw {
         println!("{}", serde_json::to_string(&report)?);
@@ -183,41 +178,14 @@ fn again_as_root(options: &Options, program: &Path) -> Result<Command> {
     Ok(command)
 }
 
-fn lookup_tables(options: &Options) -> Result<()> {
-    let mut command = cargo::command();
-    command.args([
-        "bench",
-        "--locked",
-        "--package",
-        "xdp-lb",
-        "--bench",
-        "lookup",
-        "--",
-    ]);
-    if options.quick {
-        command.args(["--max-time", "0.05"]);
-    }
-    let status = command.args(&options.filters).status()?;
-    ensure!(
-        status.success(),
-        "benchmarks failed; repeat with `cargo xtask bench`"
-    );
-    Ok(())
-}
-
 /// Goes through connections in virtual time.
 fn churn(options: &Options) -> Result<()> {
     setup::run()?;
-    let program = build(CHURN)?;
-    let mut command = Command::new(&program);
+    let mut command = Command::new(build(CHURN)?);
     if options.quick {
         command.arg("--quick");
     }
-    let output = command.stderr(Stdio::inherit()).output();
-    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
-    ensure!(output.status.success(), "the experiment failed; see above");
-    let report: churn::Report =
-        serde_json::from_slice(&output.stdout).context("the report cannot be read")?;
+    let report: churn::Report = found(&mut command)?;
     println!("\n{}", report.text());
     if let Some(path) = &options.json {
         write_json(&report, path)?;
@@ -238,22 +206,21 @@ fn build(program: &str) -> Result<PathBuf> {
     found.with_context(|| format!("cargo does not say where {program} is"))
 }
 
-/// Measures the XDP program.
+/// Measures the XDP program, and lookup tables.
 fn packets(program: &Path, options: &Options) -> Result<Report> {
     let mut command = root::command(program, &[], "the benchmark loads XDP programs")?;
     if options.quick {
         command.arg("--quick");
     }
-    let output = command
-        .arg("--")
-        .args(&options.filters)
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    ensure!(
-        output.status.success(),
-        "the benchmark of the XDP program failed; see above"
-    );
+    found(command.arg("--").args(&options.filters))
+}
+
+/// Runs a program that measures; returns what it reports.
+fn found<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
+    let program = command.get_program().to_owned();
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+    ensure!(output.status.success(), "the benchmark failed; see above");
     serde_json::from_slice(&output.stdout).context("the benchmark's report cannot be read")
 }
 

@@ -205,6 +205,18 @@ impl Machine {
             kernel: release.split('.').take(2).collect::<Vec<_>>().join("."),
         })
     }
+
+    /// Some machine.
+    #[cfg(test)]
+    pub(super) fn any() -> Self {
+        Self {
+            processor: "Model".to_owned(),
+            cpus: 2,
+            is_virtual: false,
+            architecture: "x86_64".to_owned(),
+            kernel: "6.18".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

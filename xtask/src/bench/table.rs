@@ -172,13 +172,7 @@ mod tests {
             update: vec![4.0],
         };
         let mut report = Report {
-            machine: Machine {
-                processor: "Model".to_owned(),
-                cpus: 2,
-                is_virtual: false,
-                architecture: "x86_64".to_owned(),
-                kernel: "6.18".to_owned(),
-            },
+            machine: Machine::any(),
             frame_bytes: [64, 80],
             services: 1,
             backends_per_service: 1,

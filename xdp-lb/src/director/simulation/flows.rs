@@ -169,15 +169,12 @@ impl Flows {
     /// Where in its bucket a new entry may stand: where there is none, else in the place of one that is closing,
     /// else of the oldest.
     fn room(&self, known: &Known, is_opening: bool) -> usize {
-        const CLOSING: u32 = 1 << 24;
         let worth_leaving = |entry: FlowEntry| {
-            let lives = !self.is_over(entry, known.idle_ticks);
-            if entry.is_none() {
-                u32::MAX
-            } else if is_opening && !entry.is_opening() && lives {
+            let is_flow = !entry.is_none() && !entry.is_opening();
+            if is_opening && is_flow && !self.is_over(entry, known.idle_ticks) {
                 0
             } else {
-                1 + entry.silence(self.period) + CLOSING * u32::from(entry.is_closing())
+                entry.worth_leaving(self.period)
             }
         };
         let (mut best, mut most) = (NOWHERE, 0);

@@ -7,13 +7,10 @@ use std::{
 };
 
 use super::{Tables, flows::Lives};
-use crate::director::maps::Maps;
+use crate::director::maps::{Maps, PART};
 
 /// How often all of the flow table is gone through: a small part of a day and a half.
 const EVERY: Duration = Duration::from_secs(3600);
-
-/// Buckets that are looked at in one go: 2 MiB, some milliseconds.
-const PART: u32 = 1 << 15;
 
 /// How far it has got.
 #[derive(Debug, Default)]

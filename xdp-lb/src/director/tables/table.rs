@@ -204,8 +204,8 @@ impl Table {
 
     /// What may be done now of what is desired.
     ///
-    /// A flow that nobody remembers is found again by its slot alone. So before a service that has tracked adaptively
-    /// gets other slots for its flows, all flows are remembered for as long as a silent one would be.
+    /// A flow that nobody remembers is found again by its slot alone. So before a service that has not remembered all
+    /// of them gets other slots for its flows, it does so for as long as a silent one would be remembered.
     fn plan(&mut self, service: &DesiredService, now: Instant) -> Plan {
         self.waits_until = None;
         const BY: u32 = ServiceEntry::FLAG_SOURCE_AFFINITY;
@@ -215,9 +215,11 @@ impl Table {
             size: service.table_size,
         };
         let held = self.entry.flags;
+        let remembers_all = held & TRACK != 0 && held & ServiceEntry::FLAG_ADAPTIVE == 0;
         // What was before a restart is not known.
-        let is_unknown = self.inputs.is_none() && !self.is_new;
-        if held & ServiceEntry::FLAG_ADAPTIVE != 0 || is_unknown {
+        let is_known = self.inputs.is_some();
+        let may_forget = !remembers_all || !is_known;
+        if may_forget && !self.is_new {
             self.forgetful_until = Some(now);
         }
         let has_other_slots =

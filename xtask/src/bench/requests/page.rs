@@ -198,13 +198,7 @@ mod tests {
         };
         let version = || "1.2".to_owned();
         Report {
-            machine: Machine {
-                processor: "Model".to_owned(),
-                cpus: 2,
-                is_virtual: false,
-                architecture: "x86_64".to_owned(),
-                kernel: "6.18".to_owned(),
-            },
+            machine: Machine::any(),
             processors: 2,
             backends: 2,
             connections: 128,

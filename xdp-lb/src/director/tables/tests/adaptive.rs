@@ -302,8 +302,18 @@ fn another_size_waits_until_all_flows_are_remembered() {
 
 #[test]
 fn what_was_not_remembered_is_not_forgotten_about_by_remembering_all() {
+    for flags in [0, FLAGS] {
+        flows_of_before_are_waited_for(flags);
+    }
+}
+
+fn flows_of_before_are_waited_for(flags: u32) {
     let mut world = World::new();
-    world.apply(&[adaptive(&[1, 2])]);
+    let before = DesiredService {
+        flags,
+        ..adaptive(&[1, 2])
+    };
+    world.apply(&[before]);
     let full = service("web", 80, &[1, 2]);
     let larger = DesiredService {
         table_size: 251,
