@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         &[
             "bench-ebpf",
             "bench/src/abi.rs",
+            "xdp-lb-common",
             "xdp-lb-ebpf/src/runtime.rs",
         ],
     )

@@ -1,66 +1,72 @@
-//! The least that a forwarding program does: headers up to the ports, and two MAC addresses.
+//! Programs whose cost is a measure of what is possible at all.
 
-use core::{mem::size_of, ptr};
+use core::ptr;
 
-use aya_ebpf::programs::XdpContext;
-use network_types::{
-    eth::{EthHdr, EtherType},
-    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
+use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array, programs::XdpContext};
+use xdp_lb_common::{
+    abi::Count,
+    hash::{HashKey, Hasher, reduce},
 };
 
-const IPV4: u16 = EtherType::Ipv4 as u16;
-const IPV6: u16 = EtherType::Ipv6 as u16;
+use crate::{
+    abi::{SlotLine, State, StatelessBackend},
+    headers::Headers,
+};
 
-/// Swaps the MAC addresses of a TCP or UDP packet; None for anything else.
+/// The slots of all services, one after the other.
+#[map]
+static SLOTS: Array<SlotLine> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The backends of all services, one after the other.
+#[map]
+static BACKENDS: Array<StatelessBackend> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What was forwarded to each of them.
+#[map]
+static COUNTS: Array<Count> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The least that a forwarding program does: headers up to the ports, and two MAC addresses, which are swapped.
 #[inline(always)]
 pub(crate) fn reflect(ctx: &XdpContext) -> Option<()> {
-    let ethernet: *mut EthHdr = at(ctx, 0)?;
-    // SAFETY: `at` has checked the range; the header is made of bytes, so it needs no alignment.
-    let EthHdr {
-        dst_addr,
-        src_addr,
-        ether_type,
-    } = unsafe { ptr::read_unaligned(ethernet) };
-    let (protocol, transport, is_land) = match ether_type {
-        IPV4 => {
-            let ip: *mut Ipv4Hdr = at(ctx, EthHdr::LEN)?;
-            // SAFETY: as above.
-            let ip = unsafe { ptr::read_unaligned(ip) };
-            let length = usize::from(ip.vihl & 0x0f) * 4;
-            (ip.proto, length, ip.src_addr == ip.dst_addr)
-        }
-        IPV6 => {
-            let ip: *mut Ipv6Hdr = at(ctx, EthHdr::LEN)?;
-            // SAFETY: as above.
-            let ip = unsafe { ptr::read_unaligned(ip) };
-            (ip.next_hdr, Ipv6Hdr::LEN, ip.src_addr == ip.dst_addr)
-        }
-        _ => return None,
-    };
-    if protocol != IpProto::Tcp as u8 && protocol != IpProto::Udp as u8 {
-        return None;
-    }
-    let ports: *mut [u8; 4] = at(ctx, EthHdr::LEN + transport)?;
-    // SAFETY: as above.
-    let [a, b, c, d] = unsafe { ptr::read_unaligned(ports) };
-    // Nobody sends packets from an address and port to themselves, or to port 0. The checks are there
-    // so that all of this is really read.
-    if (is_land && [a, b] == [c, d]) || [c, d] == [0; 2] {
-        return None;
-    }
-    let swapped = EthHdr {
-        dst_addr: src_addr,
-        src_addr: dst_addr,
-        ether_type,
-    };
-    // SAFETY: as above, and the frame belongs to the program while it runs.
-    unsafe { ptr::write_unaligned(ethernet, swapped) };
+    let headers = Headers::read(ctx, Hasher::new(HashKey::DEFAULT))?;
+    let (to, from) = (headers.ethernet.src_addr, headers.ethernet.dst_addr);
+    headers.address(to, from);
     Some(())
 }
 
-/// The `T` at `offset`, or None where the frame ends before its end.
+/// The least that a balancer does: the packet's hash, one slot of one byte, one backend, its counter. It finds services
+/// by a byte of their address and checks nothing.
 #[inline(always)]
-fn at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
-    let start = ctx.data() + offset;
-    (start + size_of::<T>() <= ctx.data_end()).then_some(start as *mut T)
+pub(crate) fn balance(ctx: &XdpContext, state: &State) -> Option<()> {
+    let headers = Headers::read(ctx, Hasher::new(HashKey::DEFAULT))?;
+    let service = u32::from(headers.service);
+    let hasher = headers
+        .hasher
+        .word(u32::from_ne_bytes(headers.ports).into());
+    let slot = service
+        .wrapping_mul(state.table_size)
+        .wrapping_add(reduce(hasher.finish(), state.table_size));
+    let line = SLOTS.get_ptr(slot / 64)?.cast::<u8>();
+    // SAFETY: `line` points to an element of 64 bytes.
+    let member = unsafe { ptr::read_volatile(line.add((slot % 64) as usize)) };
+    let backend = service
+        .wrapping_mul(state.backends)
+        .wrapping_add(u32::from(member));
+    let entry = BACKENDS.get_ptr(backend)?;
+    // SAFETY: `entry` points to an element, which nobody writes meanwhile.
+    let [to, from, ..] = unsafe { *entry };
+    headers.address(mac(to), mac(from));
+    let count = COUNTS.get_ptr_mut(backend)?;
+    // SAFETY: `count` points to an element. The benchmark stays on one CPU.
+    unsafe {
+        (*count).packets += 1;
+        (*count).bytes += u64::from(state.frame);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn mac(word: u64) -> [u8; 6] {
+    let [a, b, c, d, e, f, ..] = word.to_ne_bytes();
+    [a, b, c, d, e, f]
 }

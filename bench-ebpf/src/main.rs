@@ -12,6 +12,7 @@
 #[path = "../../bench/src/abi.rs"]
 pub mod abi;
 mod floor;
+mod headers;
 #[path = "../../xdp-lb-ebpf/src/runtime.rs"]
 mod runtime;
 
@@ -123,6 +124,19 @@ fn floor_tx(_ctx: XdpContext) -> u32 {
 #[xdp]
 fn floor_parse(ctx: XdpContext) -> u32 {
     match floor::reflect(&ctx) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_PASS,
+    }
+}
+
+/// Balances as little as one can, and sends each frame back: what no balancer can do without.
+#[expect(clippy::needless_pass_by_value, reason = "the macro passes it so")]
+#[xdp]
+fn floor_stateless(ctx: XdpContext) -> u32 {
+    let Some(state) = STATE.get(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    match floor::balance(&ctx, state) {
         Some(()) => xdp_action::XDP_TX,
         None => xdp_action::XDP_PASS,
     }

@@ -14,6 +14,13 @@ pub type Template = [u64; FRAME / 8];
 /// The most templates that there can be.
 pub const TEMPLATES: u32 = 1_000_000;
 
+/// Slots of the floor `stateless`, in one cache line.
+pub type SlotLine = [u8; 64];
+
+/// A backend of the floor `stateless`: the MAC addresses that a frame gets, the destination first, each in the first six
+/// bytes of a word. Half a cache line, as balancers need for that, an interface and a tunnel.
+pub type StatelessBackend = [u64; 4];
+
 /// The wrapper's state, from one packet to the next.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +37,10 @@ pub struct State {
     pub frame: u32,
     /// Bytes of the frame as the last packet's program left it.
     pub length: u32,
+    /// Slots of each service, for `stateless`.
+    pub table_size: u32,
+    /// Backends of each service, for `stateless`.
+    pub backends: u32,
     /// Packets handed to the program under test.
     pub packets: u64,
     /// Packets that could not be written anew, or that the program `grow` could not change.

@@ -80,12 +80,6 @@ impl Traffic {
         }
     }
 
-    /// Whether all flows are forgotten before each run.
-    #[must_use]
-    pub fn begins_anew(self) -> bool {
-        self == Self::NewFlows
-    }
-
     /// What each packet does to its connection.
     #[must_use]
     pub const fn segment(self) -> Segment {
@@ -125,6 +119,13 @@ impl Case {
             let is_first = (case.mode, case.tracking) == (Mode::L2, Tracking::Adaptive);
             is_first || case.traffic != Traffic::NoService
         })
+    }
+
+    /// Whether all flows are forgotten before each run, so that none is known. Where none is remembered, none has to be
+    /// forgotten, which would take the caches from the program.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        (self.traffic, self.tracking) == (Traffic::NewFlows, Tracking::Full)
     }
 
     /// What the program must count for `packets` packets. Everything else must stay.

@@ -42,7 +42,7 @@ const THOROUGH: Plan = Plan {
     scale: SCALE,
     rounds: 15,
     connections: 100_000,
-    one_flow_packets: 500_000,
+    packets: 500_000,
     singles: 2000,
 };
 
@@ -50,7 +50,7 @@ const QUICK: Plan = Plan {
     scale: SCALE,
     rounds: 3,
     connections: 10_000,
-    one_flow_packets: 50_000,
+    packets: 50_000,
     singles: 200,
 };
 
@@ -117,7 +117,7 @@ fn waits(plan: Plan) -> Result<Vec<f64>> {
 
 fn run(mode: Mode, family: Family, cases: &[Case], plan: Plan, report: &mut Report) -> Result<()> {
     stay_here()?;
-    let mut wrapper = Wrapper::open()?;
+    let mut wrapper = Wrapper::open(plan.scale)?;
     let mut plane = Plane::open(mode, family, plan.scale)?;
     let size = plane.program_size()?;
     ensure!(

@@ -21,12 +21,13 @@ pub struct Plan {
     pub scale: Scale,
     /// Rounds of each case.
     pub rounds: u32,
-    /// Connections of each case that has many, and packets in each run: a tenth of [`TEMPLATES`] at the most.
+    /// Connections of each case that has many: a tenth of [`TEMPLATES`] at the most.
     ///
     /// [`TEMPLATES`]: crate::abi::TEMPLATES
     pub connections: u32,
-    /// Packets in each run of a case of one connection, which takes little time.
-    pub one_flow_packets: u32,
+    /// Packets in each run. Several for each of the connections, since the first one finds caches that another
+    /// program has filled.
+    pub packets: u32,
     /// Packets that are given to the program one by one as well, without the wrapper.
     pub singles: u32,
 }
@@ -39,10 +40,11 @@ enum Turn {
     Program,
 }
 
-const TURNS: [Turn; 4] = [
+const TURNS: [Turn; 5] = [
     Turn::Wrapper,
     Turn::Own(Own::FloorTx),
     Turn::Own(Own::FloorParse),
+    Turn::Own(Own::FloorStateless),
     Turn::Program,
 ];
 
@@ -98,10 +100,13 @@ impl<'a> Bench<'a> {
             case,
             connections,
             templates,
-            packets: match case.traffic {
-                Traffic::OneFlow => plan.one_flow_packets,
-                Traffic::TenfoldFlows => 10 * plan.connections,
-                _ => plan.connections,
+            packets: if case.begins_anew() {
+                plan.connections
+            } else if case.traffic == Traffic::TenfoldFlows {
+                // Ten for each slot's cache line.
+                10 * plan.connections
+            } else {
+                plan.packets
             },
             singles: plan.singles,
         })
@@ -128,10 +133,13 @@ impl<'a> Bench<'a> {
                     self.wrapper.select(None)?;
                     round.wrapper = self.wrapper.run(self.packets, Order::Given)?.nanoseconds;
                 }
+                // It would take what is for no service for a service's.
+                Turn::Own(Own::FloorStateless) if self.case.traffic == Traffic::NoService => {}
                 Turn::Own(own) => {
                     let nanoseconds = self.floor(*own)?;
                     match own {
                         Own::FloorTx => round.floor_tx = nanoseconds,
+                        Own::FloorStateless => round.floor_stateless = Some(nanoseconds),
                         _ => round.floor_parse = nanoseconds,
                     }
                 }
@@ -146,7 +154,7 @@ impl<'a> Bench<'a> {
     }
 
     fn begin_anew(&mut self) -> Result<()> {
-        if self.case.traffic.begins_anew() {
+        if self.case.begins_anew() {
             self.plane.forget();
         }
         Ok(())
@@ -187,7 +195,7 @@ impl<'a> Bench<'a> {
     fn single(&mut self) -> Result<f64> {
         self.begin_anew()?;
         let templates = self.templates.iter().cycle();
-        let count = if self.case.traffic.begins_anew() {
+        let count = if self.case.begins_anew() {
             self.singles.min(self.packets)
         } else {
             self.singles

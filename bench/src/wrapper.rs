@@ -13,13 +13,18 @@ use aya::{
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    abi::{FRAME, State, TEMPLATES, Template},
+    abi::{FRAME, SlotLine, State, StatelessBackend, TEMPLATES, Template},
     packets::{self, Family},
+    plane::Scale,
+    random::Random,
 };
 
 /// The programs to measure with. Empty where the build had no BPF toolchain.
 pub static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-lb-bench-ebpf"));
+
+/// Slots in one element of the map.
+const LINE: u32 = size_of::<SlotLine>() as u32;
 
 /// `XDP_PASS`.
 pub const PASS: u32 = 2;
@@ -36,17 +41,25 @@ pub enum Own {
     FloorTx,
     /// Reads headers and ports, swaps the MAC addresses, sends the frame back.
     FloorParse,
+    /// Hash, slot, backend and counter, and nothing else: sends the frame back with the backend's MAC addresses.
+    FloorStateless,
     /// Changes the length of each frame at its head: see [`Wrapper::set_growth`].
     Grow,
 }
 
 impl Own {
-    const ALL: [Self; 3] = [Self::FloorTx, Self::FloorParse, Self::Grow];
+    const ALL: [Self; 4] = [
+        Self::FloorTx,
+        Self::FloorParse,
+        Self::FloorStateless,
+        Self::Grow,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::FloorTx => "floor_tx",
             Self::FloorParse => "floor_parse",
+            Self::FloorStateless => "floor_stateless",
             Self::Grow => "grow",
         }
     }
@@ -105,21 +118,29 @@ pub struct Wrapper {
     program: ProgramArray<MapData>,
     /// Of the packets.
     family: Family,
+    /// Of [`Own::FloorStateless`].
+    scale: Scale,
 }
 
 impl Wrapper {
-    /// Loads the wrapper and its programs. It goes to the loopback of the caller's network namespace,
+    /// Loads the wrapper and its programs. The floor that balances has as many slots and backends as `scale` says. It goes to the loopback of the caller's network namespace,
     /// which should be of the caller's own and down.
     ///
     /// # Errors
     ///
     /// If the build had no BPF toolchain, or the kernel refuses a program.
-    pub fn open() -> Result<Self> {
+    pub fn open(scale: Scale) -> Result<Self> {
         ensure!(
             !OBJECT.is_empty(),
             "built without the wrapper program; `cargo xtask setup` gets what is missing"
         );
+        let services = u32::from(scale.services);
+        let backends = services * u32::from(scale.backends);
+        let lines = (services * scale.table_size).div_ceil(LINE);
         let mut ebpf = EbpfLoader::new()
+            .map_max_entries("SLOTS", lines)
+            .map_max_entries("BACKENDS", backends)
+            .map_max_entries("COUNTS", backends)
             .load(OBJECT)
             .context("cannot load the wrapper's object")?;
         for own in Own::ALL {
@@ -131,11 +152,13 @@ impl Wrapper {
         wrapper
             .attach("lo", XdpMode::Skb)
             .context("cannot attach the wrapper to the loopback")?;
+        fill(&mut ebpf, scale, lines, backends)?;
         Ok(Self {
             templates: take(&mut ebpf, "TEMPLATES")?,
             state: take(&mut ebpf, "STATE")?,
             program: take(&mut ebpf, "PROGRAM")?,
             family: Family::V4,
+            scale,
             ebpf,
         })
     }
@@ -157,6 +180,8 @@ impl Wrapper {
         let state = State {
             templates,
             frame: u32::try_from(family.frame())?,
+            table_size: self.scale.table_size,
+            backends: self.scale.backends.into(),
             ..State::default()
         };
         self.family = family;
@@ -273,6 +298,45 @@ pub fn once(program: &Xdp, family: Family, packet: &Template) -> Result<(Duratio
     })?;
     output.truncate(usize::try_from(result.data_size_out)?);
     Ok((result.duration, output))
+}
+
+/// Fills the maps of [`Own::FloorStateless`]: each slot with one of its service's backends, at random.
+fn fill(ebpf: &mut Ebpf, scale: Scale, lines: u32, backends: u32) -> Result<()> {
+    let mut random = Random::new(1);
+    let mut slots: Array<MapData, SlotLine> = take(ebpf, "SLOTS")?;
+    for line in 0..lines {
+        slots.set(line, slot_line(&mut random, scale.backends), 0)?;
+    }
+    let mut entries: Array<MapData, StatelessBackend> = take(ebpf, "BACKENDS")?;
+    for backend in 0..backends {
+        let mac = backend_mac(backend);
+        entries.set(backend, [mac, mac, 0, 0], 0)?;
+    }
+    Ok(())
+}
+
+fn slot_line(random: &mut Random, backends: u8) -> SlotLine {
+    let mut member = || u8::try_from(random.below(backends.into())).unwrap_or(0);
+    std::array::from_fn(|_| member())
+}
+
+/// The word that stands for the MAC address of the backend with this number, of those of all services.
+fn backend_mac(backend: u32) -> u64 {
+    let [a, b, c, d] = backend.to_be_bytes();
+    u64::from_ne_bytes([0x02, 1, a, b, c, d, 0, 0])
+}
+
+/// The number of the backend that [`Own::FloorStateless`] has given a frame to; `None` where the frame's addresses are
+/// of no backend.
+#[must_use]
+pub fn backend_of(frame: &[u8]) -> Option<u32> {
+    let (macs, _) = frame.split_first_chunk::<12>()?;
+    match *macs {
+        [0x02, 1, a, b, c, d, 0x02, 1, e, f, g, h] if [a, b, c, d] == [e, f, g, h] => {
+            Some(u32::from_be_bytes([a, b, c, d]))
+        }
+        _ => None,
+    }
 }
 
 fn coprime(mut a: u32, mut b: u32) -> bool {

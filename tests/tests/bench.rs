@@ -1,13 +1,15 @@
 //! What the benchmark measures with: the wrapper gives the program a fresh packet each time, and the
 //! program does with it what it would do anyway.
 
+use std::collections::BTreeSet;
+
 use xdp_lb_bench::{
     abi::Template,
     cases::{Case, Tracking, Traffic},
     measure::{Plan, check, measure},
     packets::{self, Family, Segment, connection, vip},
     plane::{Mode, Plane, Scale},
-    wrapper::{OBJECT, Order, Own, PASS, TX, Wrapper, once},
+    wrapper::{OBJECT, Order, Own, PASS, TX, Wrapper, backend_of, once},
 };
 use xdp_lb_common::counters::Counter;
 use xtask::{lab::Namespace, root, test::libtest::SKIPPED};
@@ -54,7 +56,7 @@ fn last(templates: &[Template]) -> &Template {
 #[test]
 fn the_wrapper_undoes_what_a_program_does_to_the_head_of_the_frame() {
     in_namespace(|| {
-        let mut wrapper = Wrapper::open().expect("the wrapper loads");
+        let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
         let templates = templates(Family::V6);
         wrapper
             .set_packets(Family::V6, &templates)
@@ -84,7 +86,7 @@ fn the_wrapper_undoes_what_a_program_does_to_the_head_of_the_frame() {
 #[test]
 fn a_frame_that_cannot_be_restored_fails_the_run() {
     in_namespace(|| {
-        let mut wrapper = Wrapper::open().expect("the wrapper loads");
+        let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
         wrapper
             .set_packets(Family::V4, &templates(Family::V4))
             .expect("few packets");
@@ -104,7 +106,7 @@ fn a_frame_that_cannot_be_restored_fails_the_run() {
 #[test]
 fn the_floors_send_frames_back_with_and_without_other_macs() {
     in_namespace(|| {
-        let mut wrapper = Wrapper::open().expect("the wrapper loads");
+        let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
         for family in [Family::V4, Family::V6] {
             let templates = templates(family);
             wrapper
@@ -130,12 +132,42 @@ fn the_floors_send_frames_back_with_and_without_other_macs() {
     });
 }
 
+#[test]
+fn the_floor_that_balances_gives_flows_to_all_backends_of_their_service() {
+    in_namespace(|| {
+        let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
+        wrapper
+            .select_own(Own::FloorStateless)
+            .expect("the program fits");
+        for family in [Family::V4, Family::V6] {
+            for service in 0..SCALE.services {
+                let backends: BTreeSet<u32> = (0..100)
+                    .map(|number| balanced(&mut wrapper, family, service, number))
+                    .collect();
+                let first = u32::from(service) * u32::from(SCALE.backends);
+                let all = first..first + u32::from(SCALE.backends);
+                assert_eq!(backends, all.collect());
+            }
+        }
+    });
+}
+
+/// The backend that a flow is given to.
+fn balanced(wrapper: &mut Wrapper, family: Family, service: u8, number: u32) -> u32 {
+    let packet = connection(number, vip(family, service)).packet(Segment::Ack);
+    wrapper.set_packets(family, &[packet]).expect("one packet");
+    let run = wrapper.run(2, ORDER).expect("it could be written");
+    assert_eq!(run.action, TX);
+    assert_eq!(run.frame[12..], packets::bytes(family, &packet)[12..]);
+    backend_of(&run.frame).expect("a backend's addresses")
+}
+
 /// The frame that leaves is that of a run without the wrapper, and every packet is counted.
 #[test]
 fn the_program_treats_packets_from_the_wrapper_as_any_others() {
     for (mode, family) in planes() {
         in_namespace(|| {
-            let mut wrapper = Wrapper::open().expect("the wrapper loads");
+            let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
             let mut plane = Plane::open(mode, family, SCALE).expect("a data plane");
             for case in Case::all(mode, family) {
                 same_frame(&mut plane, &mut wrapper, case);
@@ -203,12 +235,12 @@ fn every_case_can_be_measured() {
         scale: SCALE,
         rounds: 2,
         connections: TEMPLATES,
-        one_flow_packets: PACKETS,
+        packets: PACKETS,
         singles: 10,
     };
     for (mode, family) in planes() {
         in_namespace(move || {
-            let mut wrapper = Wrapper::open().expect("the wrapper loads");
+            let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
             let mut plane = Plane::open(mode, family, SCALE).expect("a data plane");
             for case in Case::all(mode, family) {
                 let measured = measure(&mut plane, &mut wrapper, case, plan);
@@ -222,7 +254,7 @@ fn every_case_can_be_measured() {
 #[test]
 fn a_packet_that_is_treated_otherwise_than_the_case_says_fails_the_case() {
     in_namespace(|| {
-        let mut wrapper = Wrapper::open().expect("the wrapper loads");
+        let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
         // Without services, everything passes.
         let scale = Scale {
             services: 1,
@@ -234,7 +266,7 @@ fn a_packet_that_is_treated_otherwise_than_the_case_says_fails_the_case() {
             scale: SCALE,
             rounds: 1,
             connections: TEMPLATES,
-            one_flow_packets: PACKETS,
+            packets: PACKETS,
             singles: 1,
         };
         let case = Case {

@@ -60,6 +60,7 @@ mod tests {
             wrapper: 50.0,
             floor_tx: 52.0,
             floor_parse: 60.0,
+            floor_stateless: None,
             program: 90.0,
         };
         let case = |mode: &str, family: &str| Case {

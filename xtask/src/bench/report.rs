@@ -105,6 +105,9 @@ pub struct Round {
     pub floor_tx: f64,
     /// The floor that reads headers, swaps the MAC addresses and sends frames back.
     pub floor_parse: f64,
+    /// The floor that balances as little as one can; `None` for packets that are for no service.
+    #[serde(default)]
+    pub floor_stateless: Option<f64>,
     /// The program under test.
     pub program: f64,
 }
@@ -122,6 +125,10 @@ pub struct Summary {
     pub ratio: Spread,
     /// The same with the wrapper's time in both.
     pub with_wrapper: Spread,
+    /// The floor that balances; `None` where it was not measured.
+    pub floor_stateless: Option<Spread>,
+    /// The program's time divided by that of the floor that balances.
+    pub by_stateless: Option<Spread>,
 }
 
 /// The middle of some values: the median, and the quartiles that half of the values lie between.
@@ -145,6 +152,14 @@ impl Case {
         };
         let (parse, program) = (net(|round| round.floor_parse), net(|round| round.program));
         let ratios: Vec<f64> = program.iter().zip(&parse).map(|(a, b)| a / b).collect();
+        let stateless = self.rounds.iter().map(|round| {
+            let floor = round.floor_stateless? - round.wrapper;
+            Some((floor, (round.program - round.wrapper) / floor))
+        });
+        let stateless: Option<(Vec<f64>, Vec<f64>)> = stateless.collect();
+        let (floor_stateless, by_stateless) = stateless
+            .map(|(floor, ratios)| (Spread::of(&floor), Spread::of(&ratios)))
+            .unzip();
         let with_wrapper = self.rounds.iter();
         let with_wrapper = with_wrapper.map(|round| round.program / round.floor_parse);
         Summary {
@@ -153,6 +168,8 @@ impl Case {
             program: Spread::of(&program),
             ratio: Spread::of(&ratios),
             with_wrapper: Spread::of(&with_wrapper.collect::<Vec<_>>()),
+            floor_stateless,
+            by_stateless,
         }
     }
 }
@@ -248,6 +265,7 @@ mod tests {
             wrapper,
             floor_tx: wrapper + 2.0,
             floor_parse: wrapper + 5.0,
+            floor_stateless: Some(wrapper + 25.0),
             program: wrapper + 50.0,
         };
         let case = Case {
@@ -265,5 +283,7 @@ mod tests {
         assert_eq!(summary.floor_parse.median, 5.0);
         assert_eq!(summary.program.median, 50.0);
         assert_eq!(summary.ratio, spread(10.0, 10.0, 10.0));
+        assert_eq!(summary.floor_stateless, Some(spread(25.0, 25.0, 25.0)));
+        assert_eq!(summary.by_stateless, Some(spread(2.0, 2.0, 2.0)));
     }
 }

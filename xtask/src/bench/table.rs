@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::figures::Figures;
 use super::report::{Case, Report, Spread, TableTimes};
 
-const HEADINGS: [&str; 12] = [
+const HEADINGS: [&str; 14] = [
     "mode",
     "family",
     "tracking",
@@ -17,6 +17,8 @@ const HEADINGS: [&str; 12] = [
     "ratio",
     "half of",
     "with wrapper",
+    "stateless",
+    "by it",
     "single",
 ];
 /// Columns of words; those behind are numbers.
@@ -141,6 +143,10 @@ fn row(case: &Case) -> [String; HEADINGS.len()] {
         }
     };
     let quartiles = |spread: Spread| format!("{:.1}–{:.1}", spread.lower, spread.upper);
+    let if_any = |spread: Option<Spread>| {
+        let median = spread.map(|spread| format!("{:.1}", spread.median));
+        median.unwrap_or_default()
+    };
     [
         case.mode.clone(),
         case.family.clone(),
@@ -153,6 +159,8 @@ fn row(case: &Case) -> [String; HEADINGS.len()] {
         ratio(format!("{:.1}", summary.ratio.median)),
         ratio(quartiles(summary.ratio)),
         format!("{:.1}", summary.with_wrapper.median),
+        if_any(summary.floor_stateless),
+        if_any(summary.by_stateless),
         format!("{:.0}", case.single),
     ]
 }
