@@ -266,7 +266,7 @@ fn a_packet_that_is_treated_otherwise_than_the_case_says_fails_the_case() {
             scale: SCALE,
             rounds: 1,
             connections: TEMPLATES,
-            packets: PACKETS,
+            packets: TEMPLATES,
             singles: 1,
         };
         let case = Case {
