@@ -55,7 +55,7 @@ pub(crate) fn balance(ctx: &XdpContext, state: &State) -> Option<()> {
     let entry = BACKENDS.get_ptr(backend)?;
     // SAFETY: `entry` points to an element, which nobody writes meanwhile.
     let [to, from, ..] = unsafe { *entry };
-    headers.address(mac(to), mac(from));
+    headers.address_by_words(to, from);
     let count = COUNTS.get_ptr_mut(backend)?;
     // SAFETY: `count` points to an element. The benchmark stays on one CPU.
     unsafe {
@@ -63,10 +63,4 @@ pub(crate) fn balance(ctx: &XdpContext, state: &State) -> Option<()> {
         (*count).bytes += u64::from(state.frame);
     }
     Some(())
-}
-
-#[inline(always)]
-fn mac(word: u64) -> [u8; 6] {
-    let [a, b, c, d, e, f, ..] = word.to_ne_bytes();
-    [a, b, c, d, e, f]
 }

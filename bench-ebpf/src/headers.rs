@@ -87,6 +87,18 @@ impl Headers {
         // SAFETY: `read` has checked the range, and the frame belongs to the program while it runs.
         unsafe { ptr::write_unaligned(self.start, ethernet) };
     }
+
+    /// Writes the MAC addresses, each from the first six bytes of a word.
+    #[inline(always)]
+    pub(crate) fn address_by_words(self, destination: u64, source: u64) {
+        let at = self.start.cast::<u8>();
+        // SAFETY: as above; what comes later overwrites what stands behind an address in its word.
+        unsafe {
+            ptr::write_unaligned(at.cast(), destination);
+            ptr::write_unaligned(at.add(6).cast(), source);
+            ptr::write_unaligned(at.add(12).cast(), self.ethernet.ether_type);
+        }
+    }
 }
 
 /// The `T` at `offset`, or None where the frame ends before its end.

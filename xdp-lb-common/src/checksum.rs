@@ -33,6 +33,21 @@ pub const fn of(bytes: &[u8]) -> [u8; 2] {
     fold(sum(bytes))
 }
 
+/// The same of words as they stand in memory.
+#[inline(always)]
+#[must_use]
+pub const fn of_words(words: &[u32]) -> [u8; 2] {
+    let mut sum = 0;
+    let mut i = 0;
+    while i < words.len() {
+        sum += words[i] as u64;
+        i += 1;
+    }
+    // 2^32 is 1 for this sum, as 2^16 is.
+    let (carried, sum) = ((sum >> 32) as u32, sum as u32);
+    fold(carried + (sum >> 16) + (sum & 0xffff))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +68,17 @@ mod tests {
         assert_eq!(checksum, [0xb8, 0x61]);
         [header[10], header[11]] = checksum;
         assert_eq!(of(&header), [0, 0]);
+    }
+
+    #[test]
+    fn words_come_to_what_their_bytes_come_to() {
+        let words = [0x0102_0304, u32::MAX, 0, 0xffff_0000, 0x8000_ffff, 1];
+        let bytes = words.map(u32::to_ne_bytes);
+        for length in 0..=words.len() {
+            let bytes = bytes[..length].as_flattened();
+            assert_eq!(of_words(&words[..length]), of(bytes), "{length}");
+        }
+        assert_eq!(of_words(&[u32::MAX; 1000]), [0, 0]);
     }
 
     #[test]

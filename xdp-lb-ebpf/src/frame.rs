@@ -148,3 +148,9 @@ unsafe impl Plain for network_types::ip::Ipv4Hdr {}
 unsafe impl Plain for network_types::ip::Ipv6Hdr {}
 // SAFETY: as above.
 unsafe impl<const N: usize> Plain for [u8; N] {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Plain for [u16; N] {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Plain for [u32; N] {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}

@@ -64,9 +64,11 @@ pub(crate) fn length(way: &Way) -> usize {
 /// Writes the link header of a way at the start of the frame; None where the frame is too short.
 #[inline(always)]
 pub(crate) fn write(frame: &Frame, way: &Way, ether_type: u16) -> Option<()> {
-    let [a, b, c, d, e, f] = way.next_hop().mac;
-    let ([g, h, i, j, k, l], outer) = way.source();
-    frame.write(0, [a, b, c, d, e, f, g, h, i, j, k, l])?;
+    // Each address with the two bytes that stand behind it in its word: what comes next overwrites them. Of addresses that
+    // are taken apart the compiler writes each byte.
+    frame.write(0, way.next_hop)?;
+    frame.write(MACS / 2, way.source)?;
+    let (_, outer) = way.source();
     let mut offset = MACS;
     if outer != 0 {
         frame.write(offset, tag(outer))?;

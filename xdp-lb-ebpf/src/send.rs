@@ -1,10 +1,7 @@
 //! The packet on its way: forwarding modes.
 
 use aya_ebpf::helpers::generated::bpf_redirect;
-use xdp_lb_common::{
-    abi::{BackendEntry, NextHop},
-    counters::DropReason,
-};
+use xdp_lb_common::{abi::NextHop, counters::DropReason};
 
 use crate::{
     frame::Frame,
@@ -16,6 +13,12 @@ use crate::{
     too_big,
     tunnel::{self, Kind},
 };
+
+/// An address in words that are read and written as they stand: of bytes the compiler reads and writes each.
+pub(crate) type Words = [u32; 4];
+
+/// The third word of an IPv4 address in its IPv4-mapped form; the two before are 0.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// Sends the packet on by its forwarding mode, or tells the client that it is too big for that.
 #[inline(always)]
@@ -37,25 +40,27 @@ pub(crate) fn send<P: Path>(frame: Frame, packet: &Packet) -> Result<Outcome, Ou
     let entry = BACKENDS
         .get_ptr(u32::from(packet.way.backend))
         .ok_or(DropReason::BackendGone)?;
-    // SAFETY: `entry` points to an array's element. Its addresses do not change while a packet is
-    // under way that has seen the serving flag.
-    let BackendEntry {
-        address,
-        tunnel_source,
-        ..
-    } = unsafe { &*entry };
+    // SAFETY: `entry` points to an array's element, in which both are aligned to eight bytes. They do not change while a
+    // packet is under way that has seen the serving flag.
+    let (address, source) = unsafe {
+        let address = (&raw const (*entry).address).cast::<Words>();
+        (
+            *address,
+            *(&raw const (*entry).tunnel_source).cast::<Words>(),
+        )
+    };
     let kind = if flags & NextHop::FLAG_GUE == 0 {
         Kind::Ipip
     } else {
         Kind::Gue
     };
-    if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, to @ ..] = address {
-        let [.., a, b, c, d] = tunnel_source;
+    if let [0, 0, MAPPED, to] = address {
+        let [.., from] = source;
         let frame = within::<P>(frame, packet, tunnel::overhead(Family::V4, kind))?;
-        tunnel::v4(frame, packet, kind, [*a, *b, *c, *d], *to)?;
+        tunnel::v4(frame, packet, kind, from, to)?;
     } else {
         let frame = within::<P>(frame, packet, tunnel::overhead(Family::V6, kind))?;
-        tunnel::v6(frame, packet, kind, tunnel_source, address)?;
+        tunnel::v6(frame, packet, kind, source, address)?;
     }
     Ok(transmit(packet))
 }

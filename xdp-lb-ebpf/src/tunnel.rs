@@ -12,11 +12,12 @@ use crate::{
     network::DONT_FRAGMENT,
     outcome::Outcome,
     packet::{Family, Packet},
+    send::Words,
     transport::UDP_HEADER,
 };
 
 /// Time to live, or hop limit, of the outer header (RFC 1700's recommendation).
-const HOPS: u8 = 64;
+const HOPS: u32 = 64;
 
 /// What stands between the outer IP header and the packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,8 +47,8 @@ pub(crate) fn v4(
     frame: Frame,
     packet: &Packet,
     kind: Kind,
-    source: [u8; 4],
-    destination: [u8; 4],
+    source: u32,
+    destination: u32,
 ) -> Result<(), Outcome> {
     let (frame, at) = open(frame, packet, Family::V4, kind)?;
     let length = packet.ip_length + overhead(Family::V4, kind);
@@ -59,17 +60,15 @@ pub(crate) fn v4(
         // SAFETY: takes no argument and has no precondition.
         (unsafe { bpf_get_prandom_u32() } as u16, 0)
     };
-    let mut header = [0; Ipv4Hdr::LEN];
-    header[0] = 0x45;
-    header[1] = packet.traffic_class;
-    [header[2], header[3]] = (length as u16).to_be_bytes();
-    [header[4], header[5]] = id.to_be_bytes();
-    [header[6], header[7]] = flags.to_be_bytes();
-    header[8] = HOPS;
-    header[9] = protocol(packet, kind);
-    [header[12], header[13], header[14], header[15]] = source;
-    [header[16], header[17], header[18], header[19]] = destination;
-    [header[10], header[11]] = checksum::of(&header);
+    let mut header = [
+        (0x45 << 24 | u32::from(packet.traffic_class) << 16 | length & 0xffff).to_be(),
+        (u32::from(id) << 16 | u32::from(flags)).to_be(),
+        (HOPS << 24 | protocol(packet, kind) << 16).to_be(),
+        source,
+        destination,
+    ];
+    let [a, b] = checksum::of_words(&header);
+    header[2] |= u32::from_ne_bytes([0, 0, a, b]);
     frame.write(at, header).ok_or(DropReason::NoRoom)?;
     udp(&frame, packet, kind, at + Ipv4Hdr::LEN)
 }
@@ -80,28 +79,27 @@ pub(crate) fn v6(
     frame: Frame,
     packet: &Packet,
     kind: Kind,
-    source: &[u8; 16],
-    destination: &[u8; 16],
+    source: Words,
+    destination: Words,
 ) -> Result<(), Outcome> {
     let (frame, at) = open(frame, packet, Family::V6, kind)?;
     let length = packet.ip_length + overhead(Family::V6, kind) - Ipv6Hdr::LEN as u32;
-    let [_, label, b, c] = packet.entropy.to_be_bytes();
-    let [d, e] = (length as u16).to_be_bytes();
-    let start = [
-        0x60 | packet.traffic_class >> 4,
-        packet.traffic_class << 4 | label & 0x0f,
+    let label = packet.entropy & 0xf_ffff;
+    let [a, b, c, d] = source;
+    let [e, f, g, h] = destination;
+    let header = [
+        (6 << 28 | u32::from(packet.traffic_class) << 20 | label).to_be(),
+        (length << 16 | protocol(packet, kind) << 8 | HOPS).to_be(),
+        a,
         b,
         c,
         d,
         e,
-        protocol(packet, kind),
-        HOPS,
+        f,
+        g,
+        h,
     ];
-    frame.write(at, start).ok_or(DropReason::NoRoom)?;
-    frame.write(at + 8, *source).ok_or(DropReason::NoRoom)?;
-    frame
-        .write(at + 24, *destination)
-        .ok_or(DropReason::NoRoom)?;
+    frame.write(at, header).ok_or(DropReason::NoRoom)?;
     udp(&frame, packet, kind, at + Ipv6Hdr::LEN)
 }
 
@@ -128,11 +126,11 @@ fn open(
 
 /// IP protocol number of what is behind the outer IP header.
 #[inline(always)]
-fn protocol(packet: &Packet, kind: Kind) -> u8 {
+fn protocol(packet: &Packet, kind: Kind) -> u32 {
     match (kind, packet.family) {
-        (Kind::Gue, _) => IpProto::Udp as u8,
-        (Kind::Ipip, Family::V4) => IpProto::Ipv4 as u8,
-        (Kind::Ipip, Family::V6) => IpProto::Ipv6 as u8,
+        (Kind::Gue, _) => IpProto::Udp as u32,
+        (Kind::Ipip, Family::V4) => IpProto::Ipv4 as u32,
+        (Kind::Ipip, Family::V6) => IpProto::Ipv6 as u32,
     }
 }
 
@@ -144,11 +142,12 @@ fn udp(frame: &Frame, packet: &Packet, kind: Kind, at: usize) -> Result<(), Outc
     if kind == Kind::Ipip {
         return Ok(());
     }
-    let [a, b] = (0xc000 | packet.entropy as u16 & 0x3fff).to_be_bytes();
-    let [c, d] = GUE_PORT.load();
-    let [e, f] = ((packet.ip_length + UDP_HEADER as u32) as u16).to_be_bytes();
-    frame
-        .write(at, [a, b, c, d, e, f, 0, 0])
-        .ok_or(DropReason::NoRoom)?;
+    let header = [
+        (0xc000 | packet.entropy as u16 & 0x3fff).to_be(),
+        u16::from_ne_bytes(GUE_PORT.load()),
+        ((packet.ip_length + UDP_HEADER as u32) as u16).to_be(),
+        0,
+    ];
+    frame.write(at, header).ok_or(DropReason::NoRoom)?;
     Ok(())
 }
