@@ -9,8 +9,6 @@
 
 use core::time::Duration;
 
-use crate::abi::mapped;
-
 /// Names of the maps.
 pub mod map {
     /// Hash, a socket's mark (`u32`, never 0) → [`Target`](super::Target).
@@ -65,13 +63,6 @@ pub struct FlowEntry {
     pub sent: u64,
 }
 
-/// True for IPv4 addresses in the form that the maps have them.
-#[inline(always)]
-#[must_use]
-pub const fn is_v4(address: &[u8; 16]) -> bool {
-    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
-}
-
 /// The four bytes of an IPv4 address in its mapped form.
 #[inline(always)]
 #[must_use]
@@ -84,7 +75,6 @@ pub const fn unmapped(address: &[u8; 16]) -> [u8; 4] {
 const _: () = {
     assert!(size_of::<Target>() == 64);
     assert!(size_of::<FlowEntry>() == 24);
-    assert!(is_v4(&mapped([192, 0, 2, 1])));
 };
 
 // SAFETY: `repr(C)`, integers and arrays of integers: every bit pattern is valid, and the sizes above

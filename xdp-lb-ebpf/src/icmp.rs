@@ -10,13 +10,16 @@
 use core::mem::size_of;
 
 use network_types::ip::{IpProto, Ipv4Hdr, Ipv6Hdr};
-use xdp_lb_common::{abi::FlowKey, counters::PassReason};
+use xdp_lb_common::{
+    abi::{FlowKey, is_mapped},
+    counters::PassReason,
+};
 
 use crate::{
     flows::Tracked,
     frame::{Frame, Plain},
     maps::GUE_PORT,
-    network::{self, FRAGMENT_OFFSET},
+    network::FRAGMENT_OFFSET,
     outcome::Status,
     packet::{Family, Packet},
     transport::{self, UDP_HEADER},
@@ -180,7 +183,7 @@ fn inner_flow(message: &Message, packet: &mut Packet, start: usize, family: Fami
         Family::V4 => packet.flow_v4 = of_service(message, quoted_v4(message, start)?)?,
         Family::V6 => {
             let flow = of_service(message, quoted_v6(message, start)?)?;
-            if network::is_mapped(&flow.destination) {
+            if is_mapped(&flow.destination) {
                 return Err(PassReason::NoService.into());
             }
             packet.flow_v6 = flow;

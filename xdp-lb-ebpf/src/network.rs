@@ -1,7 +1,10 @@
 //! IPv4 and IPv6: what a packet is, as far as balancing needs it.
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
-use xdp_lb_common::{abi::FlowKey, counters::PassReason};
+use xdp_lb_common::{
+    abi::{FlowKey, is_mapped},
+    counters::PassReason,
+};
 
 use crate::{
     frame::Frame,
@@ -93,6 +96,7 @@ pub(crate) fn ipv6<P: Path>(frame: &Frame, packet: &mut Packet) -> Status {
     if ip.vcf[0] >> 4 != 6 || payload_length > left(packet, start + Ipv6Hdr::LEN) {
         return Err(PassReason::Truncated.into());
     }
+    // They stand for IPv4 ones in the maps, and on the wire they mean nothing.
     if is_mapped(&ip.dst_addr) {
         return Err(PassReason::NoService.into());
     }
@@ -119,13 +123,6 @@ pub(crate) fn ipv6<P: Path>(frame: &Frame, packet: &mut Packet) -> Status {
     packet.flow_v6.source_port_be = source_port_be;
     packet.flow_v6.destination_port_be = destination_port_be;
     Ok(())
-}
-
-/// True for IPv4-mapped addresses: they stand for IPv4 ones in the maps, and on the wire they mean
-/// nothing.
-#[inline(always)]
-pub(crate) fn is_mapped(address: &[u8; 16]) -> bool {
-    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
 }
 
 /// Bytes of the frame from `offset` on, where at least that many have been read.

@@ -23,7 +23,7 @@ pub use self::{
         INDEX_ENTRY, INDEX_HAS_ANY_PORT, INDEX_HAS_PREFIXES, INDEX_WORDS, IndexKey, IndexLine,
         SPILLED, index_bits,
     },
-    service::{PrefixKey, ServiceEntry, ServiceKey, TableRef, mapped},
+    service::{PrefixKey, ServiceEntry, ServiceKey, TableRef, is_mapped, mapped},
     slot::{MEMBERS, RestingSlots, ServiceMembers, Slot, SlotPair},
 };
 

@@ -8,6 +8,18 @@ pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
+/// True for an IPv4 address in that form.
+#[inline(always)]
+#[must_use]
+pub const fn is_mapped(address: &[u8; 16]) -> bool {
+    // By words: of a pattern of bytes the compiler reads each byte, and then all other uses of the address as well.
+    const PREFIX: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+    const MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+    let [a, b, c, d, e, f, g, h, rest @ ..] = *address;
+    let start = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    start == 0 && u64::from_ne_bytes(rest) & MASK == PREFIX
+}
+
 /// What a service is found by.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -126,6 +138,22 @@ impl TableRef {
         Self {
             offset: (word >> 32) as u32,
             size: (word & !Self::AT_REST) as u32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bit_makes_another_address_of_a_mapped_one() {
+        let address = mapped([192, 0, 2, 1]);
+        assert!(is_mapped(&address) && is_mapped(&mapped([0; 4])));
+        for bit in 0..128 {
+            let mut other = address;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(is_mapped(&other), bit >= 96, "{bit}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! a packet's first piece of memory as well.
 
 use aya_ebpf::programs::TcContext;
-use xdp_lb_common::{abi::mapped, check::is_v4};
+use xdp_lb_common::abi::{is_mapped, mapped};
 
 use crate::maps::Flow;
 
@@ -71,7 +71,7 @@ impl Family {
     /// Whether `address` is one of this family.
     #[inline(always)]
     pub(crate) fn has(self, address: &[u8; 16]) -> bool {
-        (self == Self::V4) == is_v4(address)
+        (self == Self::V4) == is_mapped(address)
     }
 }
 
@@ -153,7 +153,7 @@ impl Packet {
         let source = read(ctx, network + 8)?;
         let destination = read(ctx, network + 24)?;
         // Such addresses stand for others here.
-        if a >> 4 != 6 || is_v4(&source) || is_v4(&destination) {
+        if a >> 4 != 6 || is_mapped(&source) || is_mapped(&destination) {
             return None;
         }
         Some(Self {
