@@ -1,6 +1,7 @@
 //! Helpers shared by the integration tests.
 
 pub mod balance;
+pub mod capture;
 pub mod check;
 pub mod datagram;
 pub mod decapper;

@@ -1,21 +1,23 @@
 //! What tshark makes of our advertisements.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use xdp_lb_tests::capture::Capture;
 use xdp_lb_tests::lab::{SOON, program};
 use xdp_lb_tests::vrrp::{config, wait_for_state};
-use xtask::lab::{Host, Lab, LabConfig, Process, wait_for};
-use xtask::setup::Tools;
+use xtask::lab::{Lab, LabConfig, wait_for};
 
 /// How long advertisements are captured, of those that come every 100 ms.
 const WHILE: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What tshark is told of how the checksums of IPv4 advertisements are to be: without pseudo header, or with.
+const CHECKSUMS: [(bool, &str); 2] = [
+    (true, "vrrp.v3_checksum_as_in_v2:true"),
+    (false, "vrrp.v3_checksum_as_in_v2:false"),
+];
 
 /// Virtual routers, by VRID: the rest of the entry, and how many addresses there are.
 const ROUTERS: [(u8, &str, usize); 5] = [
@@ -25,52 +27,6 @@ const ROUTERS: [(u8, &str, usize); 5] = [
     (54, "vips: [\"fe80::54/64\", \"2001:db8:10::10\"]", 2),
     (55, "vips: [192.0.2.15], virtual_mac: true", 1),
 ];
-
-/// Captures VRRP on a host, until it is finished.
-struct Capture {
-    process: Process,
-    file: PathBuf,
-}
-
-impl Capture {
-    fn start(host: &Arc<Host>, dir: &Path) -> Result<Self> {
-        let file = dir.join("vrrp.pcapng");
-        let log = dir.join("tshark.log");
-        let mut command = Tools::new()?.command("tshark")?;
-        command.args(["-i", "eth0", "-f", "proto 112 or ip6 proto 112", "-w"]);
-        command.arg(&file);
-        let process = Process::start(host.namespace(), &mut command, &log)?;
-        wait_for("tshark to capture", PATIENCE, || {
-            // The file is made once the interface is open.
-            Ok(file.exists().then_some(()))
-        })
-        .with_context(|| process.log_tail())?;
-        Ok(Self { process, file })
-    }
-
-    fn finish(mut self) -> Result<PathBuf> {
-        self.process.terminate(PATIENCE)?;
-        Ok(self.file)
-    }
-}
-
-/// The packets in a file, as tshark sees them. `as_plain`: IPv4 checksums are those without pseudo header.
-fn decode(file: &Path, as_plain: bool) -> Result<Vec<Value>> {
-    let mut command = Tools::new()?.command("tshark")?;
-    let preference = format!("vrrp.v3_checksum_as_in_v2:{as_plain}");
-    command.args(["-o", &preference, "-T", "json", "--no-duplicate-keys"]);
-    let output = command.arg("-r").arg(file).output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let packets: Vec<Value> = serde_json::from_slice(&output.stdout)?;
-    let layers = packets
-        .into_iter()
-        .map(|it| it["_source"]["layers"].clone());
-    Ok(layers.collect())
-}
 
 /// Whether tshark takes something in a part of a packet for worth a remark.
 fn remark(part: &Value) -> Option<&Value> {
@@ -125,7 +81,8 @@ fn check(packet: &Value) -> Result<(u8, usize)> {
 #[test]
 fn tshark_decodes_our_advertisements_without_complaint() -> Result<()> {
     let lab = Lab::new(LabConfig::redundant(1))?;
-    let capture = Capture::start(lab.host("director2"), lab.dir())?;
+    let filter = "proto 112 or ip6 proto 112";
+    let mut capture = Capture::start(lab.host("director2"), "eth0", filter, lab.dir())?;
     let entry = |(vrid, rest, _): (u8, &str, usize)| {
         format!(
             "name: r{vrid}, interface: eth0, vrid: {vrid}, priority: 200, advert_interval: 100ms, {rest}"
@@ -138,15 +95,15 @@ fn tshark_decodes_our_advertisements_without_complaint() -> Result<()> {
     director.terminate()?;
     // The last words are on the link when the daemon is gone; tshark writes what it has.
     wait_for("all to have left", SOON, || {
-        let packets = decode(&capture.file, true).unwrap_or_default();
+        let packets = capture.packets(&[]).unwrap_or_default();
         let priority = |it: &Value| number(&it["vrrp"], "vrrp.prio").ok();
         let left = packets.iter().filter(|it| priority(it) == Some(0)).count();
         Ok((left == ROUTERS.len()).then_some(()))
     })?;
-    let file = capture.finish()?;
+    capture.stop()?;
     let mut seen: BTreeMap<u8, BTreeMap<usize, usize>> = BTreeMap::new();
-    for as_plain in [true, false] {
-        for packet in decode(&file, as_plain)? {
+    for (as_plain, preference) in CHECKSUMS {
+        for packet in capture.packets(&["-o", preference])? {
             // The checksum of IPv6 has a pseudo header in any case.
             let is_plain = !matches!(number(&packet["vrrp"], "vrrp.virt_rtr_id")?, 53 | 54);
             if is_plain == as_plain {

@@ -313,7 +313,9 @@ impl Keeper {
             for spot in holding.spots() {
                 let address = spot.address;
                 let (add, remove) = (Step::Add(spot.clone()), Step::Remove(spot.clone()));
-                let is_there = plan::is_there(links, &spot) && !done.contains(&remove);
+                let unmake = Step::Unmake(spot.device.clone());
+                let is_gone = done.contains(&remove) || done.contains(&unmake);
+                let is_there = plan::is_there(links, &spot) && !is_gone;
                 let is_held = is_there || done.contains(&add);
                 let error = [&add, &remove]
                     .into_iter()

@@ -196,22 +196,24 @@ fn removals(desired: &Desired, record: &Record, links: &LinkMap, all_known: bool
         }
         used_devices.insert(holding.device());
     }
-    let mut steps = Vec::new();
-    for spot in &record.addresses {
-        let may_go = all_known || told_of.contains(spot);
+    let is_over = |device: &&String| {
+        let may_go = all_known || devices.contains(*device);
+        may_go && !used_devices.contains(*device) && links.contains_key(*device)
+    };
+    let unmade: BTreeSet<&String> = record.devices.iter().filter(is_over).collect();
+    let is_unwanted = |spot: &&Spot| {
+        let may_go = all_known || told_of.contains(*spot);
         let is_used =
-            held.contains(spot) || as_found.contains(&(spot.device.clone(), spot.address.address));
-        if may_go && !is_used && is_there_so(links, spot) {
-            steps.push(Step::Remove(spot.clone()));
-        }
-    }
-    for device in &record.devices {
-        let may_go = all_known || devices.contains(device);
-        if may_go && !used_devices.contains(device) && links.contains_key(device) {
-            steps.push(Step::Unmake(device.clone()));
-        }
-    }
-    steps
+            held.contains(*spot) || as_found.contains(&(spot.device.clone(), spot.address.address));
+        // A device takes its addresses with it. If they went before it, the kernel would tell routers, by MLD from the
+        // virtual MAC address, that their groups are left; and switches would learn that address here, where nobody is
+        // active any more.
+        may_go && !is_used && is_there_so(links, spot) && !unmade.contains(&spot.device)
+    };
+    let removed = record.addresses.iter().filter(is_unwanted).cloned();
+    let removed = removed.map(Step::Remove);
+    let unmade = unmade.iter().copied().cloned().map(Step::Unmake);
+    removed.chain(unmade).collect()
 }
 
 /// What of the record can be forgotten: it is not there, and nobody wants it. What is released counts as wanted
@@ -233,15 +235,15 @@ pub(super) fn over(desired: &Desired, record: &Record, links: &LinkMap, is_over:
     }
 }
 
-/// Why a device could not be made, if it could not.
+/// Why a device could not be made or unmade, if it could not.
 pub(super) fn error_of_device<'a>(
     errors: &'a BTreeMap<Step, String>,
     name: &str,
 ) -> Option<&'a String> {
     let is_about = |step: &Step| match step {
         Step::Make(device) => device.name == name,
-        Step::SwitchOn(device) => device == name,
-        Step::Add(_) | Step::Remove(_) | Step::Unmake(_) => false,
+        Step::SwitchOn(device) | Step::Unmake(device) => device == name,
+        Step::Add(_) | Step::Remove(_) => false,
     };
     let mut found = errors.iter().filter(|(step, _)| is_about(step));
     found.next().map(|(_, error)| error)

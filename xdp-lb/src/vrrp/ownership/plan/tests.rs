@@ -143,16 +143,52 @@ fn a_virtual_mac_has_a_device() {
     );
     let made = links(&[("eth0", &[]), (&device, &[10])]);
     assert_eq!(plan(&held, &claimed, &made, true), []);
-    let released = one(with_mac, Wanted::Released);
+    let released = one(with_mac.clone(), Wanted::Released);
     assert_eq!(
         plan(&released, &claimed, &made, true),
-        [Step::Remove(on_device), Step::Unmake(device)]
+        [Step::Unmake(device.clone())],
+        "its address goes with it"
+    );
+    // One of two addresses, of which the other stays: so does the device.
+    let two = Holding {
+        addresses: vec![vip(10), vip(11)],
+        ..with_mac.clone()
+    };
+    let both = links(&[("eth0", &[]), (&device, &[10, 11])]);
+    let claimed_two = claims(
+        &one(two, Wanted::Held),
+        &Record::default(),
+        &none,
+        &BTreeSet::new(),
+    );
+    let kept = one(
+        Holding {
+            addresses: vec![vip(11)],
+            ..with_mac
+        },
+        Wanted::Held,
+    );
+    assert_eq!(
+        plan(&kept, &claimed_two, &both, true),
+        [Step::Remove(on_device.clone())]
+    );
+    // Until everybody has spoken, what nobody has told of stays as a whole.
+    assert_eq!(plan(&Desired::new(), &claimed, &made, false), []);
+    // A device that is not known as ours stays, without the address that is.
+    let found = Record {
+        devices: BTreeSet::new(),
+        ..claimed.clone()
+    };
+    assert_eq!(
+        plan(&Desired::new(), &found, &made, true),
+        [Step::Remove(on_device)]
     );
     // It has no virtual MAC any more: the address moves to the interface.
     let without = one(holding(&[10]), Wanted::Held);
-    let steps = plan(&without, &claimed, &made, true);
-    assert_eq!(steps.last(), Some(&Step::Add(spot(10))));
-    assert_eq!(steps.len(), 3);
+    assert_eq!(
+        plan(&without, &claimed, &made, true),
+        [Step::Unmake(device), Step::Add(spot(10))]
+    );
 }
 
 /// As [`vip`], with another prefix than usual.
@@ -255,14 +291,16 @@ fn a_device_that_was_switched_off_is_switched_on_if_its_parent_runs() {
 }
 
 #[test]
-fn a_device_that_cannot_be_made_is_what_is_wrong_with_its_addresses() {
+fn a_device_that_cannot_be_made_or_unmade_is_what_is_wrong_with_its_addresses() {
     let with_mac = Holding {
         virtual_mac: true,
         ..holding(&[10])
     };
     let device = with_mac.own_device().unwrap();
     let name = device.name.clone();
-    let errors = [(Step::Make(device), "no".to_owned())].into();
-    assert_eq!(error_of_device(&errors, &name), Some(&"no".to_owned()));
-    assert_eq!(error_of_device(&errors, "eth0"), None);
+    for step in [Step::Make(device), Step::Unmake(name.clone())] {
+        let errors = [(step, "no".to_owned())].into();
+        assert_eq!(error_of_device(&errors, &name), Some(&"no".to_owned()));
+        assert_eq!(error_of_device(&errors, "eth0"), None);
+    }
 }
