@@ -43,7 +43,10 @@ fn check(pair: &Pair, director: usize) -> Result<()> {
         ("2001:db8:10::10", "00:00:5e:00:02:33"),
     ] {
         let vip: IpAddr = vip.parse()?;
-        ensure!(router.pings(vip)?, "{vip} does not answer");
+        ensure!(
+            router.pings(vip)?,
+            "{vip} does not answer, which director {director} has"
+        );
         let found = neighbour(router, vip)?;
         ensure!(found.as_deref() == Some(mac), "{vip} is at {found:?}");
     }

@@ -268,6 +268,29 @@ fn what_is_released_at_the_end_is_nobodys() {
     }
 }
 
+/// The kernel repeats of its own accord which multicast groups a device of IPv6 is in.
+#[test]
+fn devices_go_before_addresses_and_those_of_ipv6_before_those_of_ipv4() {
+    let on = |is_ipv6| Holding {
+        is_ipv6,
+        virtual_mac: true,
+        ..holding(&[10])
+    };
+    let [v4, v6] = [on(false), on(true)].map(|it| it.device());
+    let desired: Desired = [on(false), on(true), holding(&[11])]
+        .map(|it| (it, Wanted::Released))
+        .into_iter()
+        .enumerate()
+        .collect();
+    let none = links(&[("eth0", &[])]);
+    let claimed = claims(&desired, &Record::default(), &none, &BTreeSet::new());
+    let there = links(&[("eth0", &[11]), (&v4, &[10]), (&v6, &[10])]);
+    assert_eq!(
+        plan(&desired, &claimed, &there, true),
+        [Step::Unmake(v6), Step::Unmake(v4), Step::Remove(spot(11))]
+    );
+}
+
 #[test]
 fn a_device_that_was_switched_off_is_switched_on_if_its_parent_runs() {
     let with_mac = Holding {
