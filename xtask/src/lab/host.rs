@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -166,6 +167,11 @@ impl Host {
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         self.run(|| fs::write(format!("/proc/sys/{key}"), value))
             .with_context(|| format!("cannot set {key} to {value} on {}", self.name()))
+    }
+
+    /// Whether the kernel has such a parameter.
+    pub fn has_sysctl(&self, key: &str) -> bool {
+        self.run(|| Path::new("/proc/sys").join(key).exists())
     }
 
     /// The packets that `interface` has received.

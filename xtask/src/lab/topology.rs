@@ -82,6 +82,13 @@ pub(super) fn build(config: &LabConfig) -> Result<Vec<Arc<Host>>> {
     for scope in ["all", "default"] {
         fabric.sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
     }
+    // Where br_netfilter is loaded, or built in: a switch hands no frames to packet filters.
+    for table in ["iptables", "ip6tables", "arptables"] {
+        let key = format!("net/bridge/bridge-nf-call-{table}");
+        if fabric.has_sysctl(&key) {
+            fabric.sysctl(&key, "0")?;
+        }
+    }
     let mut script = "link set lo up\n".to_owned();
     for network in [Network::Front, Network::Back, Network::Far] {
         let bridge = network.bridge();
