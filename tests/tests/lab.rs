@@ -211,7 +211,7 @@ fn wrk_measures_a_rate() -> Result<()> {
 
 #[test]
 fn hosts_reach_each_other_in_every_farm() -> Result<()> {
-    for farm in [Farm::Apart, Farm::Both, Farm::Routed] {
+    for farm in [Farm::Apart, Farm::Cabled, Farm::Both, Farm::Routed] {
         let lab = Lab::new(LabConfig::with_backends(1).farm(farm))?;
         let (client, backend) = (lab.host("client"), lab.host("backend1"));
         for host in ["client", "director"] {
@@ -225,6 +225,22 @@ fn hosts_reach_each_other_in_every_farm() -> Result<()> {
             director.ip(&["route", "change", "10.0.2.0/24", "via", "10.0.1.252"])?;
             assert!(director.pings(backend.v4())?, "over gateway2");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cable_that_is_pulled_carries_nothing_until_it_is_plugged_in() -> Result<()> {
+    for farm in [Farm::Apart, Farm::Cabled] {
+        let lab = Lab::new(LabConfig::with_backends(1).farm(farm))?;
+        let (director, router) = (lab.host("director"), lab.host("router"));
+        assert!(director.pings(router.v4())?, "{farm:?}");
+        lab.set_cables(director, false)?;
+        assert!(!director.pings(router.v4())?, "{farm:?}");
+        lab.set_cables(director, true)?;
+        wait_for("the cable to carry packets", SOON, || {
+            Ok(director.pings(router.v4())?.then_some(()))
+        })?;
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ fn rows(rig: &Rig, mode: &Mode, farm: Farm) -> Result<()> {
     let lab = &rig.lab;
     let director = lab.host("director");
     let leaves_by = match farm {
-        Farm::Apart => "eth1",
+        Farm::Apart | Farm::Cabled => "eth1",
         Farm::Shared | Farm::Both | Farm::Routed => "eth0",
     };
     for vip in mode.vips() {

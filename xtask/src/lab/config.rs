@@ -12,6 +12,9 @@ pub enum Farm {
     Shared,
     /// In a network of their own: packets leave by another interface than they came by.
     Apart,
+    /// The same, and one cable leads from the router to the director: there is no switch between them, and no other
+    /// director.
+    Cabled,
     /// In both of these networks, so that there are two ways to each.
     Both,
     /// In a network that the director is not in, behind two gateways, one in each network.
@@ -126,6 +129,10 @@ impl LabConfig {
             (1..=8).contains(&directors),
             "{directors} directors: a lab takes 1 to 8"
         );
+        ensure!(
+            self.farm != Farm::Cabled || directors == 1 && !self.vips_on_link,
+            "a cable has two ends: no other director, and no VIPs that move, where the director is cabled to the router"
+        );
         if let Some(tag) = self.tag {
             ensure!((1..=4094).contains(&tag), "VLAN tag {tag}: 1 to 4094");
         }
@@ -154,6 +161,20 @@ mod tests {
     fn a_tag_that_no_vlan_has_is_refused() {
         assert!(LabConfig::default().tagged(4095).check().is_err());
         assert!(LabConfig::default().tagged(4094).check().is_ok());
+    }
+
+    #[test]
+    fn a_cable_leads_to_one_director() {
+        let cabled = |config: LabConfig| config.farm(Farm::Cabled).check().is_ok();
+        assert!(cabled(LabConfig::default()));
+        assert!(!cabled(LabConfig {
+            directors: 2,
+            ..LabConfig::default()
+        }));
+        assert!(!cabled(LabConfig {
+            vips_on_link: true,
+            ..LabConfig::default()
+        }));
     }
 
     #[test]

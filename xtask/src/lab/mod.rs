@@ -123,13 +123,12 @@ impl Lab {
             state,
             entry,
         };
-        let fabric = lab.host("fabric");
         let directors = lab
             .hosts
             .iter()
             .filter(|host| host.name().starts_with("director"));
         lab.wires = directors
-            .map(|director| Wires::prepare(fabric, director, lab.config.tag))
+            .map(|director| Wires::prepare(&lab, director, lab.config.tag))
             .collect::<Result<_>>()?;
         Ok(lab)
     }
@@ -249,11 +248,17 @@ impl Lab {
     /// Pulls the cables of a host, or plugs them in again.
     pub fn set_cables(&self, host: &Host, plugged_in: bool) -> Result<()> {
         let state = if plugged_in { "up" } else { "down" };
-        let lines = host
-            .interfaces()
-            .iter()
-            .map(|it| format!("link set {} {state}\n", topology::port(host, &it.name)));
-        self.host("fabric").ip_batch(&lines.collect::<String>())
+        for interface in host.interfaces() {
+            let (far, port) = self.far_end(host, &interface.name);
+            far.ip(&["link", "set", &port, state])?;
+        }
+        Ok(())
+    }
+
+    /// The other end of the cable of a host's interface: a host, or the fabric, and its interface.
+    fn far_end(&self, host: &Host, interface: &str) -> (&Arc<Host>, String) {
+        let (far, port) = topology::far_end(self.config.farm, host, interface);
+        (self.host(far), port)
     }
 
     /// A config for the daemon: the service `web` on the IPv4 VIPs, with every backend.

@@ -20,13 +20,14 @@
 //! | `back` | 10.0.1.0/24 | 2001:db8:3::/64 | backends' `eth0` | backends' `eth1` | gateway2: 10.0.1.252 |
 //! | `far` | 10.0.2.0/24 | 2001:db8:4::/64 | | | both gateways, backends |
 //!
-//! With `Routed`, the routes of the director and the backends lead over gateway1.
+//! With `Routed`, the routes of the director and the backends lead over gateway1. [`Farm::Cabled`] is `Apart` without the
+//! bridge `front`: one cable leads from the router's `eth1` to the director's `eth0`.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::config::{Farm, LabConfig};
 use super::host::{Host, Interface};
@@ -68,8 +69,8 @@ impl Network {
     }
 }
 
-/// A host to be: its interfaces, with the networks that they are cabled to. The client's network is
-/// a cable.
+/// A host to be: its interfaces, with the networks that they are cabled to, unless they are at an end of one of the
+/// [`cables`].
 struct Plan {
     role: Role,
     name: String,
@@ -113,8 +114,31 @@ pub(super) fn build(config: &LabConfig) -> Result<Vec<Arc<Host>>> {
     Ok(std::iter::once(Arc::new(fabric)).chain(hosts).collect())
 }
 
+/// An interface of a host, by their names.
+type End = (&'static str, &'static str);
+
+/// The cables that lead from host to host, past the fabric.
+fn cables(farm: Farm) -> Vec<[End; 2]> {
+    let mut cables = vec![[("client", "eth0"), ("router", "eth0")]];
+    cables.extend((farm == Farm::Cabled).then_some([("director", "eth0"), ("router", "eth1")]));
+    cables
+}
+
+/// The far end of the cable of a host's interface: on another host, or in the fabric.
+pub(super) fn far_end(farm: Farm, host: &Host, interface: &str) -> (&'static str, String) {
+    let near = (host.name(), interface);
+    for [one, other] in cables(farm) {
+        for (end, (far, name)) in [(one, other), (other, one)] {
+            if end == near {
+                return (far, name.to_owned());
+            }
+        }
+    }
+    ("fabric", port(host, interface))
+}
+
 /// The name of the far end, in the fabric, of a host's cable to one of the farm's networks.
-pub(super) fn port(host: &Host, interface: &str) -> String {
+fn port(host: &Host, interface: &str) -> String {
     let name = host.name();
     // The only one in the fabric of most hosts goes by the host's name.
     match (name, interface) {
@@ -138,7 +162,12 @@ fn plan(config: &LabConfig) -> Vec<Plan> {
     };
     let has_back = config.farm != Farm::Shared;
     add(Role::Client, "client", vec![outside("eth0", 10)]);
-    let mut router = vec![outside("eth0", 1), farm("eth1", Front, 1)];
+    // In the network of the director and the router.
+    let front = |name, last| {
+        let (interface, network) = farm(name, Front, last);
+        (interface, network.filter(|_| config.farm != Farm::Cabled))
+    };
+    let mut router = vec![outside("eth0", 1), front("eth1", 1)];
     router.extend(has_back.then(|| farm("eth2", Back, 1)));
     add(Role::Router, "router", router);
     for (number, last) in (1..=config.directors).zip(2u8..) {
@@ -146,7 +175,7 @@ fn plan(config: &LabConfig) -> Vec<Plan> {
             1 => "director".to_owned(),
             _ => format!("director{number}"),
         };
-        let mut director = vec![farm("eth0", Front, last)];
+        let mut director = vec![front("eth0", last)];
         director.extend(has_back.then(|| farm("eth1", Back, last)));
         add(Role::Director, &name, director);
     }
@@ -158,7 +187,7 @@ fn plan(config: &LabConfig) -> Vec<Plan> {
     for (number, last) in (1..=config.backends).zip(11u8..) {
         let interfaces = match config.farm {
             Farm::Shared => vec![farm("eth0", Front, last)],
-            Farm::Apart => vec![farm("eth0", Back, last)],
+            Farm::Apart | Farm::Cabled => vec![farm("eth0", Back, last)],
             Farm::Both => vec![farm("eth0", Front, last), farm("eth1", Back, last)],
             Farm::Routed => vec![farm("eth0", Far, last)],
         };
@@ -242,12 +271,19 @@ fn cable(fabric: &Host, hosts: &[(Plan, Host)], config: &LabConfig) -> Result<()
         }
     }
     fabric.ip_batch(&script)?;
-    let (client, router) = (&hosts[0].1, &hosts[1].1);
-    let netns = router.namespace().net_path();
-    client.ip_batch(&format!(
-        "link add eth0 type veth peer name eth0 netns {}",
-        netns.display()
-    ))
+    let named = |name| {
+        let mut all = hosts.iter().map(|(_, host)| host);
+        all.find(|host| host.name() == name)
+            .with_context(|| format!("no {name} to cable"))
+    };
+    for [(one, name), (other, peer)] in cables(config.farm) {
+        let netns = named(other)?.namespace().net_path();
+        let netns = netns.display();
+        named(one)?.ip_batch(&format!(
+            "link add {name} type veth peer name {peer} netns {netns}"
+        ))?;
+    }
+    Ok(())
 }
 
 /// The `ip` commands that give a host its addresses and routes.
@@ -301,7 +337,7 @@ fn routes(role: Role, host: &Host, config: &LabConfig) -> Vec<&'static str> {
             .collect(),
         (Role::Director, _) => default.into_iter().chain(far).collect(),
         (Role::Gateway, _) if host.name() == "gateway2" => default_back,
-        (Role::Backend, Farm::Apart) => default_back,
+        (Role::Backend, Farm::Apart | Farm::Cabled) => default_back,
         (Role::Backend, Farm::Routed) => {
             vec!["default via 10.0.2.251", "default via 2001:db8:4::251"]
         }

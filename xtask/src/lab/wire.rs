@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use anyhow::Result;
 
 use super::bpf::{self, Instruction, Kind};
-use super::{Host, topology};
+use super::{Host, Lab};
 use crate::setup::Tools;
 
 /// `r0 = XDP_PASS; exit`.
@@ -36,16 +36,20 @@ pub(super) struct Wires {
 }
 
 impl Wires {
-    /// Prepares the cables from `fabric` to `director`; what is on its `eth0` bears the tag.
-    pub(super) fn prepare(fabric: &Host, director: &Host, tag: Option<u16>) -> Result<Self> {
+    /// Prepares the cables of a lab's `director`; what is on its `eth0` bears the tag.
+    pub(super) fn prepare(lab: &Lab, director: &Host, tag: Option<u16>) -> Result<Self> {
         let program = bpf::load(Kind::Xdp, &PASS_ALL)?;
         let links = director
             .interfaces()
             .iter()
-            .map(|it| bpf::attach_xdp(fabric, &topology::port(director, &it.name), &program))
+            .map(|it| {
+                let (host, port) = lab.far_end(director, &it.name);
+                bpf::attach_xdp(host, &port, &program)
+            })
             .collect::<Result<_>>()?;
         if let Some(tag) = tag {
-            tag_packets(fabric, &topology::port(director, "eth0"), tag)?;
+            let (host, port) = lab.far_end(director, "eth0");
+            tag_packets(host, &port, tag)?;
             tag_packets(director, "eth0", tag)?;
         }
         Ok(Self { _links: links })

@@ -153,8 +153,9 @@ pub(super) fn check_names(filters: &[String]) -> Result<()> {
 /// Measures. `program` is the daemon, `filters` are parts of ways' names.
 pub(super) fn measure(program: &Path, is_quick: bool, filters: &[String]) -> Result<Report> {
     let plan = Plan {
-        rounds: if is_quick { 1 } else { 7 },
-        time: Duration::from_secs(if is_quick { 1 } else { 3 }),
+        // Short ones, so that a way and the straight one are measured close to one another, and many of them.
+        rounds: if is_quick { 1 } else { 31 },
+        time: Duration::from_secs(1),
         connections: 128,
     };
     let ways = Way::chosen(filters)?;
@@ -198,26 +199,31 @@ fn rounds(sites: &mut [Site], kind: Kind, plan: Plan) -> Result<Vec<Measured>> {
         for turn in 0..sites.len() {
             let index = (turn + round) % sites.len();
             let site = &mut sites[index];
-            let name = site.way().name();
             let found = site.measure(kind, plan.connections, plan.time);
             let found = found.with_context(|| {
-                format!(
-                    "{name}, connections: {}; its figures are refused",
-                    kind.name()
-                )
+                let (way, kind) = (site.way().name(), kind.name());
+                format!("{way}, connections: {kind}; its figures are refused")
             })?;
-            eprintln!(
-                "connections: {}, round {} of {}: {name}: {:.0} requests/s with {:.0} % of the processors",
-                kind.name(),
-                round + 1,
-                plan.rounds,
-                found.per_second,
-                (found.busy + found.idle).min(1.0) * 100.0
-            );
             measured[index].rounds.push(found);
         }
+        eprintln!(
+            "connections: {}, round {} of {}, requests/s: {}",
+            kind.name(),
+            round + 1,
+            plan.rounds,
+            latest(&measured)
+        );
     }
     Ok(measured)
+}
+
+/// What the latest round of each way has shown.
+fn latest(measured: &[Measured]) -> String {
+    let ways = measured.iter().filter_map(|it| {
+        let round = it.rounds.last()?;
+        Some(format!("{} {:.0}", it.way.name(), round.per_second))
+    });
+    ways.collect::<Vec<_>>().join(", ")
 }
 
 fn versions() -> Result<Versions> {

@@ -60,15 +60,20 @@ impl Balancer {
     }
 }
 
-/// The config with its only interface attached in a mode.
+/// The config with its interfaces attached in a mode.
 fn attached_by(config: &str, mode: Option<&str>) -> Result<String> {
     let (begin, rest) = config
         .split_once("interfaces: [")
         .context("no interfaces in the lab's config")?;
-    let (interface, end) = rest.split_once(']').context("an open list")?;
+    let (interfaces, end) = rest.split_once(']').context("an open list")?;
     let mode = mode.unwrap_or("auto");
+    let interfaces: Vec<_> = interfaces
+        .split(", ")
+        .map(|name| format!("{{ name: {name}, mode: {mode} }}"))
+        .collect();
     Ok(format!(
-        "{begin}interfaces: [{{ name: {interface}, mode: {mode} }}]{end}"
+        "{begin}interfaces: [{}]{end}",
+        interfaces.join(", ")
     ))
 }
 
@@ -106,7 +111,9 @@ fn translate(lab: &Lab) -> Result<()> {
     director
         .namespace()
         .check(command.arg("--file").arg(&file))?;
-    let gateway = director.v4().to_string();
+    let gateway = director.interfaces().last();
+    let gateway = gateway.context("the director has no interface")?;
+    let gateway = gateway.v4.to_string();
     for backend in lab.backends() {
         backend.ip(&["route", "replace", "default", "via", &gateway])?;
     }

@@ -19,7 +19,7 @@ const ANSWERING: u64 = 2;
 /// What was counted so far, or between two moments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    /// Packets that the director received and sent.
+    /// Packets that the director received and sent, by all of its interfaces.
     received: u64,
     sent: u64,
     /// Connections that the director's kernel accepted and opened.
@@ -47,9 +47,13 @@ impl Counts {
             _ => 0,
         };
         let served = lab.backends().map(|it| Ok(tcp(it)?.passive));
+        let packets = |of: fn(&Host, &str) -> Result<u64>| {
+            let interfaces = host.interfaces().iter();
+            interfaces.map(|it| of(host, &it.name)).sum::<Result<_>>()
+        };
         Ok(Self {
-            received: host.rx_packets("eth0")?,
-            sent: host.tx_packets("eth0")?,
+            received: packets(Host::rx_packets)?,
+            sent: packets(Host::tx_packets)?,
             accepted: director.passive,
             opened: director.active,
             forwarded,

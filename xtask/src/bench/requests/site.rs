@@ -16,7 +16,7 @@ use super::proof::Counts;
 use super::report::Round;
 use super::{BACKENDS, Kind, PORT, VIPS, Way, cost};
 use crate::lab::wrk::{Counted, Order, Wrk};
-use crate::lab::{HttpServer, Lab, LabConfig, wait_for};
+use crate::lab::{Farm, HttpServer, Lab, LabConfig, wait_for};
 
 /// Until requests are answered.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,6 +40,7 @@ impl Site {
         let mut lab = Lab::new(LabConfig {
             backends: BACKENDS,
             vips: VIPS.to_vec(),
+            farm: Farm::Cabled,
             ..LabConfig::default()
         })?;
         if way != Way::XdpLbNative {
@@ -172,12 +173,15 @@ impl Site {
         };
         let status: serde_json::Value =
             serde_json::from_str(&director.check(&["status", "--json"])?)?;
-        let mode = &status["interfaces"][0]["mode"];
+        let interfaces = status["interfaces"].as_array().context("no interfaces")?;
         let wanted = self.way.mode().unwrap_or_default();
-        ensure!(
-            mode == wanted,
-            "the program is attached in mode {mode}, not {wanted}"
-        );
+        for interface in interfaces {
+            let (name, mode) = (&interface["name"], &interface["mode"]);
+            ensure!(
+                mode == wanted,
+                "the program is attached to {name} in mode {mode}, not {wanted}"
+            );
+        }
         Ok(())
     }
 
