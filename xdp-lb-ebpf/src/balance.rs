@@ -8,7 +8,7 @@
 use core::ptr;
 
 use xdp_lb_common::{
-    abi::{BackendRef, FlowKey, Place, ServiceEntry, Slot},
+    abi::{BackendOwner, BackendRef, BackendWay, FlowKey, Place, ServiceEntry, Slot},
     counters::{DropReason, Event, PassReason},
     hash::{Address, Affinity, flow_hash, reduce},
 };
@@ -18,7 +18,7 @@ use crate::{
     flows::{self, Known, Tracked},
     fragments,
     frame::Frame,
-    maps::{BACKENDS, HASH_KEY, MEMBERS, RESTING, SLOTS, timing},
+    maps::{BACKEND_OWNERS, BACKENDS, HASH_KEY, MEMBERS, RESTING, SLOTS, timing},
     outcome::{Outcome, Status},
     packet::{Found, Fragment, Packet, Segment, Way},
     path::Path,
@@ -121,7 +121,7 @@ fn by_slot(slot: Slot, service: &Service) -> Result<Way, Outcome> {
 pub(crate) fn reference(way: &Way) -> BackendRef {
     BackendRef {
         index: way.backend,
-        generation: way.link().generation,
+        generation: owner(way).generation,
     }
 }
 
@@ -238,20 +238,29 @@ fn at_rest(index: u32, service: u32) -> u16 {
 /// packets. 0 is none.
 #[inline(always)]
 fn serving_for(service: &Service, index: u16) -> Option<Way> {
-    let entry = BACKENDS.get_ptr(u32::from(index))?;
-    // SAFETY: as in `serving_now`.
-    let owner = unsafe { ptr::read_volatile(&raw const (*entry).service) };
-    if owner != service.id {
-        return None;
-    }
-    serving_now(index)
+    let way = serving_now(index)?;
+    (owner(&way).service == service.id).then_some(way)
 }
 
 /// The way to the backend a fragment's entry refers to, if it is still that one and may be sent packets.
 #[inline(always)]
 pub(crate) fn serving(backend: BackendRef) -> Option<Way> {
     let way = serving_now(backend.index)?;
-    (way.link().generation == backend.generation).then_some(way)
+    (owner(&way).generation == backend.generation).then_some(way)
+}
+
+/// Whose the backend is at the end of a way. Read after the flag that it is served by, as all that is not in that word.
+#[inline(always)]
+fn owner(way: &Way) -> BackendOwner {
+    let Some(owner) = BACKEND_OWNERS.get_ptr(u32::from(way.backend)) else {
+        // Never: it has as many elements as `BACKENDS`.
+        return BackendOwner {
+            service: u32::MAX,
+            generation: 0,
+        };
+    };
+    // SAFETY: `owner` points to an array's element, which the daemon writes at once.
+    BackendOwner::unpack(unsafe { ptr::read_volatile(owner) })
 }
 
 /// The way to the backend at `index`, if it may be sent packets.
@@ -262,12 +271,14 @@ fn serving_now(index: u16) -> Option<Way> {
     // once, and clears the serving flag while they do not fit together.
     let way = unsafe {
         Way {
-            next_hop: ptr::read_volatile(&raw const (*entry).next_hop),
-            link: ptr::read_volatile(&raw const (*entry).link),
-            source: ptr::read_volatile((&raw const (*entry).source_mac).cast::<u64>()),
+            entry: BackendWay {
+                next_hop: ptr::read_volatile(&raw const (*entry).next_hop),
+                link: ptr::read_volatile(&raw const (*entry).link),
+                source: ptr::read_volatile(&raw const (*entry).source),
+                ends: ptr::read_volatile(&raw const (*entry).ends),
+            },
             backend: index,
-            inner_tag: ptr::read_volatile(&raw const (*entry).inner_tag),
-            reserved: 0,
+            reserved: [0; 3],
         }
     };
     way.next_hop().is_serving().then_some(way)

@@ -51,10 +51,9 @@ fn is_tag(ether_type: u16) -> bool {
 /// Bytes of the link header on a way.
 #[inline(always)]
 pub(crate) fn length(way: &Way) -> usize {
-    let (_, outer) = way.source();
-    if outer == 0 {
+    if way.link().outer_tag == 0 {
         EthHdr::LEN
-    } else if way.inner_tag == 0 {
+    } else if way.inner_tag() == 0 {
         EthHdr::LEN + TAG
     } else {
         EthHdr::LEN + 2 * TAG
@@ -66,15 +65,16 @@ pub(crate) fn length(way: &Way) -> usize {
 pub(crate) fn write(frame: &Frame, way: &Way, ether_type: u16) -> Option<()> {
     // Each address with the two bytes that stand behind it in its word: what comes next overwrites them. Of addresses that
     // are taken apart the compiler writes each byte.
-    frame.write(0, way.next_hop)?;
-    frame.write(MACS / 2, way.source)?;
-    let (_, outer) = way.source();
+    frame.write(0, way.entry.next_hop)?;
+    frame.write(MACS / 2, way.entry.source)?;
+    let outer = way.link().outer_tag;
     let mut offset = MACS;
     if outer != 0 {
         frame.write(offset, tag(outer))?;
         offset += TAG;
-        if way.inner_tag != 0 {
-            frame.write(offset, tag(way.inner_tag))?;
+        let inner = way.inner_tag();
+        if inner != 0 {
+            frame.write(offset, tag(inner))?;
             offset += TAG;
         }
     }

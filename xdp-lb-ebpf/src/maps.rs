@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use xdp_lb_common::{
     abi::{
-        BUCKET, BackendEntry, Budget, Count, FragmentEntry, FragmentKey, INDEX_WORDS, Meta,
+        BUCKET, BackendWay, Budget, Count, FragmentEntry, FragmentKey, INDEX_WORDS, Meta,
         PrefixKey, RestingSlots, ServiceEntry, ServiceKey, ServiceMembers, SlotPair, Timing,
-        TokenBucket,
+        TokenBucket, TunnelEnds,
     },
     counters::Counter,
     hash::HashKey,
@@ -84,7 +84,13 @@ pub(crate) static RESTING: Array<RestingSlots> = Array::with_max_entries(1 << 18
 pub(crate) static MEMBERS: Array<ServiceMembers> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
 
 #[map]
-pub(crate) static BACKENDS: Array<BackendEntry> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
+pub(crate) static BACKENDS: Array<BackendWay> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static BACKEND_OWNERS: Array<u64> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static TUNNEL_ENDS: Array<TunnelEnds> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static FLOWS: Array<[u64; BUCKET]> = Array::with_max_entries(1 << 13, BPF_F_MMAPABLE);

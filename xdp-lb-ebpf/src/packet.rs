@@ -2,7 +2,7 @@
 
 use core::mem;
 
-use xdp_lb_common::abi::{BackendLink, FlowKey, NextHop};
+use xdp_lb_common::abi::{BackendWay, FlowKey, NextHop, WayLink};
 
 use crate::frame::Frame;
 
@@ -77,18 +77,12 @@ pub(crate) enum Fragment {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Way {
-    /// A [`NextHop`] packed into one word.
-    pub(crate) next_hop: u64,
-    /// A [`BackendLink`] packed into one word.
-    pub(crate) link: u64,
-    /// The word with the interface's MAC address and the outer tag.
-    pub(crate) source: u64,
+    /// The entry.
+    pub(crate) entry: BackendWay,
     /// Index of the backend.
     pub(crate) backend: u16,
-    /// The inner tag.
-    pub(crate) inner_tag: u16,
     /// Fills the struct up to a multiple of eight bytes.
-    pub(crate) reserved: u32,
+    pub(crate) reserved: [u16; 3],
 }
 
 /// An entry of the flow table, and a search for room in a bucket.
@@ -163,18 +157,18 @@ impl Packet {
 impl Way {
     #[inline(always)]
     pub(crate) fn next_hop(&self) -> NextHop {
-        NextHop::unpack(self.next_hop)
+        NextHop::unpack(self.entry.next_hop)
     }
 
     #[inline(always)]
-    pub(crate) fn link(&self) -> BackendLink {
-        BackendLink::unpack(self.link)
+    pub(crate) fn link(&self) -> WayLink {
+        WayLink::unpack(self.entry.link)
     }
 
-    /// MAC address of the interface, and the outer tag.
+    /// The inner tag.
     #[inline(always)]
-    pub(crate) fn source(&self) -> ([u8; 6], u16) {
-        let [a, b, c, d, e, f, g, h] = self.source.to_ne_bytes();
-        ([a, b, c, d, e, f], u16::from_ne_bytes([g, h]))
+    pub(crate) fn inner_tag(&self) -> u16 {
+        let [.., a, b] = self.entry.source.to_ne_bytes();
+        u16::from_ne_bytes([a, b])
     }
 }

@@ -6,7 +6,7 @@ use xdp_lb_common::{abi::NextHop, counters::DropReason};
 use crate::{
     frame::Frame,
     link,
-    maps::BACKENDS,
+    maps::TUNNEL_ENDS,
     outcome::Outcome,
     packet::{Family, Packet},
     path::Path,
@@ -16,9 +16,6 @@ use crate::{
 
 /// An address in words that are read and written as they stand: of bytes the compiler reads and writes each.
 pub(crate) type Words = [u32; 4];
-
-/// The third word of an IPv4 address in its IPv4-mapped form; the two before are 0.
-const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// Sends the packet on by its forwarding mode, or tells the client that it is too big for that.
 #[inline(always)]
@@ -37,28 +34,25 @@ pub(crate) fn send<P: Path>(frame: Frame, packet: &Packet) -> Result<Outcome, Ou
         link::write(&frame, &packet.way, ether_type).ok_or(DropReason::NoRoom)?;
         return Ok(transmit(packet));
     }
-    let entry = BACKENDS
-        .get_ptr(u32::from(packet.way.backend))
-        .ok_or(DropReason::BackendGone)?;
-    // SAFETY: `entry` points to an array's element, in which both are aligned to eight bytes. They do not change while a
-    // packet is under way that has seen the serving flag.
-    let (address, source) = unsafe {
-        let address = (&raw const (*entry).address).cast::<Words>();
-        (
-            *address,
-            *(&raw const (*entry).tunnel_source).cast::<Words>(),
-        )
-    };
     let kind = if flags & NextHop::FLAG_GUE == 0 {
         Kind::Ipip
     } else {
         Kind::Gue
     };
-    if let [0, 0, MAPPED, to] = address {
-        let [.., from] = source;
+    let ends = packet.way.entry.ends;
+    if ends != 0 {
         let frame = within::<P>(frame, packet, tunnel::overhead(Family::V4, kind))?;
-        tunnel::v4(frame, packet, kind, from, to)?;
+        tunnel::v4(frame, packet, kind, ends as u32, (ends >> 32) as u32)?;
     } else {
+        let ends = TUNNEL_ENDS
+            .get_ptr(u32::from(packet.way.backend))
+            .ok_or(DropReason::BackendGone)?;
+        // SAFETY: `ends` points to an array's element, in which both are aligned to eight bytes. They do not change while a
+        // packet is under way that has seen the serving flag.
+        let (address, source) = unsafe {
+            let address = (&raw const (*ends).address).cast::<Words>();
+            (*address, *(&raw const (*ends).source).cast::<Words>())
+        };
         let frame = within::<P>(frame, packet, tunnel::overhead(Family::V6, kind))?;
         tunnel::v6(frame, packet, kind, source, address)?;
     }

@@ -15,7 +15,7 @@ mod service;
 mod slot;
 
 pub use self::{
-    backend::{BackendEntry, BackendLink, NextHop},
+    backend::{BackendEntry, BackendLink, BackendOwner, BackendWay, NextHop, TunnelEnds, WayLink},
     flow::{BackendRef, Budget, FlowKey, Timing, TokenBucket},
     flow_table::{BUCKET, BUCKET_BITS, FlowBucket, FlowEntry, Place, bucket_bits},
     fragment::{FragmentEntry, FragmentKey},
@@ -28,7 +28,7 @@ pub use self::{
 };
 
 /// Version of everything in this module. A daemon adopts pinned maps only where it is equal.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Names of the maps, as pinned below the pin directory.
 pub mod map {
@@ -50,8 +50,12 @@ pub mod map {
     pub const RESTING: &str = "RESTING";
     /// Array by service id of [`ServiceMembers`](super::ServiceMembers), mmap-able.
     pub const MEMBERS: &str = "MEMBERS";
-    /// Array by backend index of [`BackendEntry`](super::BackendEntry), mmap-able.
+    /// Array by backend index of [`BackendWay`](super::BackendWay), mmap-able.
     pub const BACKENDS: &str = "BACKENDS";
+    /// Array by backend index of [`BackendOwner`](super::BackendOwner) in one word, mmap-able.
+    pub const BACKEND_OWNERS: &str = "BACKEND_OWNERS";
+    /// Array by backend index of [`TunnelEnds`](super::TunnelEnds), mmap-able.
+    pub const TUNNEL_ENDS: &str = "TUNNEL_ENDS";
     /// Array of [`BUCKET`](super::BUCKET) [`FlowEntry`](super::FlowEntry)s each, mmap-able: the flow table.
     pub const FLOWS: &str = "FLOWS";
     /// Array with one word, mmap-able: the period in which the program has last looked at the flow table.
@@ -73,7 +77,7 @@ pub mod map {
     /// Per-CPU array with one entry: the program's notes on the packet at hand. For the program only.
     pub const SCRATCH: &str = "SCRATCH";
     /// The maps that outlive the daemon. The others begin anew with each program.
-    pub const PINNED: [&str; 14] = [
+    pub const PINNED: [&str; 16] = [
         META,
         PROGRAMS,
         SERVICES,
@@ -83,6 +87,8 @@ pub mod map {
         RESTING,
         MEMBERS,
         BACKENDS,
+        BACKEND_OWNERS,
+        TUNNEL_ENDS,
         FLOWS,
         FRAGMENTS,
         COUNTERS,
@@ -142,7 +148,8 @@ const _: () = {
     assert!(size_of::<PrefixKey>() == 20);
     assert!(size_of::<ServiceEntry>() == 16);
     assert!(size_of::<SlotPair>() == 8);
-    assert!(size_of::<BackendEntry>() == 64);
+    assert!(size_of::<BackendWay>() == 32);
+    assert!(size_of::<TunnelEnds>() == 32);
     assert!(size_of::<FlowKey<[u8; 4]>>() == 16);
     assert!(size_of::<FlowKey<[u8; 16]>>() == 40);
     assert!(size_of::<FlowEntry>() == 8);

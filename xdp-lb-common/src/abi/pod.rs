@@ -1,8 +1,8 @@
 //! Leave to copy the types to and from kernel memory, for the daemon.
 
 use super::{
-    BackendEntry, Count, FlowKey, FragmentEntry, FragmentKey, Meta, PrefixKey, ServiceEntry,
-    ServiceKey, Timing, TokenBucket,
+    Count, FlowKey, FragmentEntry, FragmentKey, Meta, PrefixKey, ServiceEntry, ServiceKey, Timing,
+    TokenBucket,
 };
 use crate::hash::HashKey;
 
@@ -16,7 +16,6 @@ macro_rules! pod {
 }
 
 pod!(
-    BackendEntry,
     Count,
     FragmentEntry,
     FragmentKey,

@@ -6,8 +6,8 @@ use std::{fs, io};
 use serde::Serialize;
 use xdp_lb_common::{
     abi::{
-        BackendEntry, Count, FlowBucket, FragmentEntry, FragmentKey, IndexLine, PrefixKey,
-        RestingSlots, ServiceEntry, ServiceKey, ServiceMembers, SlotPair, map,
+        BackendWay, Count, FlowBucket, FragmentEntry, FragmentKey, IndexLine, PrefixKey,
+        RestingSlots, ServiceEntry, ServiceKey, ServiceMembers, SlotPair, TunnelEnds, map,
     },
     counters::Counter,
 };
@@ -73,7 +73,15 @@ impl Memory {
                     map::SERVICE_COUNTERS,
                 ]),
             ),
-            ("backends", of(&[map::BACKENDS, map::BACKEND_COUNTERS])),
+            (
+                "backends",
+                of(&[
+                    map::BACKENDS,
+                    map::BACKEND_OWNERS,
+                    map::TUNNEL_ENDS,
+                    map::BACKEND_COUNTERS,
+                ]),
+            ),
             ("fragments, counters", of(&[map::FRAGMENTS]) + counters),
         ];
         Self {
@@ -103,7 +111,9 @@ pub fn of_map(name: &str, entries: u32, cpus: u32) -> u64 {
         map::RESTING => mapped_array::<RestingSlots>(entries),
         map::MEMBERS => mapped_array::<ServiceMembers>(entries),
         map::SLOTS => mapped_array::<SlotPair>(entries),
-        map::BACKENDS => mapped_array::<BackendEntry>(entries),
+        map::BACKENDS => mapped_array::<BackendWay>(entries),
+        map::BACKEND_OWNERS => mapped_array::<u64>(entries),
+        map::TUNNEL_ENDS => mapped_array::<TunnelEnds>(entries),
         map::PROGRAMS => ARRAY + entries * POINTER,
         map::COUNTERS => ARRAY + entries * (POINTER + cpus * size::<Count>()),
         map::SERVICE_COUNTERS | map::BACKEND_COUNTERS => mapped_array::<Count>(entries),

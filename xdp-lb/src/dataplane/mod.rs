@@ -8,6 +8,7 @@
 //! whose pins are there adopts them, with the flows in them.
 
 mod attach;
+mod backends;
 pub mod check;
 mod clock;
 mod counters;
@@ -50,7 +51,10 @@ pub use self::{
     sizes::Sizes,
     state::Found,
 };
-use self::{clock::Ticks, flow_table::FlowTable, index::Index, mapping::Mapping, sizes::FRAGMENTS};
+use self::{
+    backends::Backends, clock::Ticks, flow_table::FlowTable, index::Index, mapping::Mapping,
+    sizes::FRAGMENTS,
+};
 use crate::config::Limits;
 
 /// The program, as the build script made it. Empty where it had no BPF toolchain.
@@ -92,7 +96,7 @@ pub struct Dataplane {
     slots: Mapping,
     resting: Mapping,
     members: Mapping,
-    backends: Mapping,
+    backends: Backends,
     flows: FlowTable,
     counters: PerCpuArray<MapData, Count>,
     service_counters: Mapping,
@@ -161,7 +165,7 @@ impl Dataplane {
             slots: mapping(&mut ebpf, map::SLOTS, 8)?,
             resting: mapping(&mut ebpf, map::RESTING, 8)?,
             members: mapping(&mut ebpf, map::MEMBERS, 2 * MEMBERS)?,
-            backends: mapping(&mut ebpf, map::BACKENDS, 64)?,
+            backends: Backends::open(|name, bytes| mapping(&mut ebpf, name, bytes))?,
             counters: take(&mut ebpf, map::COUNTERS)?,
             service_counters: mapping(&mut ebpf, map::SERVICE_COUNTERS, 16)?,
             backend_counters: mapping(&mut ebpf, map::BACKEND_COUNTERS, 16)?,

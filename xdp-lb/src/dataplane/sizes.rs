@@ -34,7 +34,7 @@ impl From<&Limits> for Sizes {
 impl Sizes {
     /// The maps whose sizes depend on the limits or are fixed here, with their entries, where the kernel may come to have
     /// so many `cpus`.
-    pub(super) const fn entries(self, cpus: u32) -> [(&'static str, u32); 12] {
+    pub(super) const fn entries(self, cpus: u32) -> [(&'static str, u32); 14] {
         // Every VIP has a key of its own as well.
         let keys = self.services.saturating_mul(2);
         [
@@ -47,6 +47,8 @@ impl Sizes {
             (map::RESTING, self.slots.div_ceil(8)),
             (map::MEMBERS, self.services),
             (map::BACKENDS, self.backends),
+            (map::BACKEND_OWNERS, self.backends),
+            (map::TUNNEL_ENDS, self.backends),
             (map::BACKEND_COUNTERS, self.backends.saturating_mul(cpus)),
             (map::FLOWS, self.flows / 8),
             (map::FRAGMENTS, FRAGMENTS),

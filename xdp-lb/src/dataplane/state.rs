@@ -4,9 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{MapError, lpm_trie::Key};
 use nix::errno::Errno;
-use xdp_lb_common::abi::{
-    BackendEntry, BackendLink, NextHop, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef, map,
-};
+use xdp_lb_common::abi::{BackendEntry, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef, map};
 
 use super::{Dataplane, DataplaneError};
 
@@ -22,7 +20,6 @@ pub struct Found {
 }
 
 const SERVICE_WORDS: usize = size_of::<ServiceEntry>() / 8;
-const BACKEND_WORDS: usize = size_of::<BackendEntry>() / 8;
 
 impl Dataplane {
     /// Reads what is in the maps.
@@ -211,59 +208,6 @@ impl Dataplane {
         std::sync::atomic::fence(Ordering::Release);
     }
 
-    /// Reads a backend's entry.
-    #[must_use]
-    pub fn backend(&self, index: u16) -> BackendEntry {
-        let words = read_words::<BACKEND_WORDS>(self.backends.words(), u32::from(index));
-        // SAFETY: the entry is made of integers and arrays of them, without padding, as `Pod` says,
-        // so any words are one.
-        unsafe { std::mem::transmute::<[u64; BACKEND_WORDS], BackendEntry>(words) }
-    }
-
-    /// Writes backends' entries. Packets see the old entry, then one that may not be used, then the
-    /// new one; where only the next hop and the MTU differ, the old and the new.
-    ///
-    /// # Errors
-    ///
-    /// As [`wait_for_packets_in_flight`](Self::wait_for_packets_in_flight), which it calls once where
-    /// entries in use change in more than that.
-    pub fn set_backends(&mut self, changes: &[(u16, BackendEntry)]) -> Result<(), DataplaneError> {
-        let mut has_waiting = false;
-        for (index, entry) in changes {
-            let held = self.backend(*index);
-            if !is_safe_in_use(&held, entry) {
-                self.backend_words(*index)[0].store(0, Ordering::SeqCst);
-                has_waiting |= NextHop::unpack(held.next_hop).is_serving();
-            }
-        }
-        if has_waiting {
-            self.wait_for_packets_in_flight()?;
-        }
-        for (index, entry) in changes {
-            // SAFETY: as in `backend`.
-            let new = unsafe { std::mem::transmute::<BackendEntry, [u64; BACKEND_WORDS]>(*entry) };
-            let words = self.backend_words(*index);
-            for (word, &new) in words.iter().zip(&new).skip(1) {
-                word.store(new, Ordering::Release);
-            }
-            words[0].store(entry.next_hop, Ordering::SeqCst);
-        }
-        Ok(())
-    }
-
-    /// [`set_backends`](Self::set_backends) for one.
-    ///
-    /// # Errors
-    ///
-    /// As `set_backends`.
-    pub fn set_backend(&mut self, index: u16, entry: &BackendEntry) -> Result<(), DataplaneError> {
-        self.set_backends(&[(index, *entry)])
-    }
-
-    fn backend_words(&self, index: u16) -> &[AtomicU64] {
-        words::<BACKEND_WORDS>(self.backends.words(), u32::from(index))
-    }
-
     /// Sets a backend's counters to zero, for an index that gets a new owner.
     pub fn begin_backend(&mut self, index: u16) {
         self.clear_backend_traffic(index);
@@ -294,24 +238,6 @@ fn length(key: &Key<PrefixKey>) -> u32 {
     key.prefix_len().saturating_sub(PrefixKey::bits(0))
 }
 
-/// True if a packet that reads some words of the one entry and some of the other does nothing wrong:
-/// they differ in the next hop and in the MTU only, each within one word.
-fn is_safe_in_use(held: &BackendEntry, new: &BackendEntry) -> bool {
-    let link = BackendLink {
-        mtu: BackendLink::unpack(new.link).mtu,
-        ..BackendLink::unpack(held.link)
-    };
-    let is_same_tunnel = NextHop::unpack(held.next_hop).flags & NextHop::TUNNEL_FLAGS
-        == NextHop::unpack(new.next_hop).flags & NextHop::TUNNEL_FLAGS
-        || new.next_hop == 0;
-    let same = BackendEntry {
-        next_hop: new.next_hop,
-        link: link.pack(),
-        ..*held
-    };
-    same == *new && is_same_tunnel
-}
-
 fn range(table: TableRef) -> Option<std::ops::Range<usize>> {
     let start = usize::try_from(table.offset).ok()?;
     Some(start..start.checked_add(usize::try_from(table.size).ok()?)?)
@@ -322,68 +248,12 @@ fn range(table: TableRef) -> Option<std::ops::Range<usize>> {
 /// # Panics
 ///
 /// If there is no such element: indices are handed out within the maps' sizes.
-fn words<const WORDS: usize>(all: &[AtomicU64], index: u32) -> &[AtomicU64] {
+pub(super) fn words<const WORDS: usize>(all: &[AtomicU64], index: u32) -> &[AtomicU64] {
     let start = usize::try_from(index).expect("a 32-bit index fits usize") * WORDS;
     &all[start..start + WORDS]
 }
 
-fn read_words<const WORDS: usize>(all: &[AtomicU64], index: u32) -> [u64; WORDS] {
+pub(super) fn read_words<const WORDS: usize>(all: &[AtomicU64], index: u32) -> [u64; WORDS] {
     let words = words::<WORDS>(all, index);
     std::array::from_fn(|i| words[i].load(Ordering::Acquire))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_next_hop_and_mtu_change_under_packets() {
-        let entry = |mac, flags, mtu, ifindex| BackendEntry {
-            next_hop: NextHop {
-                mac: [mac; 6],
-                flags,
-            }
-            .pack(),
-            link: BackendLink {
-                ifindex,
-                generation: 3,
-                mtu,
-            }
-            .pack(),
-            ..BackendEntry::default()
-        };
-        let held = entry(1, NextHop::FLAG_SERVING, 1500, 2);
-        assert!(is_safe_in_use(
-            &held,
-            &entry(2, NextHop::FLAG_SERVING, 1400, 2)
-        ));
-        assert!(is_safe_in_use(
-            &held,
-            &BackendEntry {
-                next_hop: 0,
-                ..held
-            }
-        ));
-        assert!(!is_safe_in_use(
-            &held,
-            &entry(1, NextHop::FLAG_SERVING, 1500, 3)
-        ));
-        let tunnel = NextHop::FLAG_SERVING | NextHop::FLAG_IPIP;
-        assert!(!is_safe_in_use(&held, &entry(1, tunnel, 1500, 2)));
-        let others = [
-            BackendEntry {
-                outer_tag: 1,
-                ..held
-            },
-            BackendEntry {
-                source_mac: [9; 6],
-                ..held
-            },
-            BackendEntry {
-                tunnel_source: [9; 16],
-                ..held
-            },
-        ];
-        assert!(others.iter().all(|other| !is_safe_in_use(&held, other)));
-    }
 }
