@@ -16,7 +16,7 @@ mod headers;
 #[path = "../../xdp-lb-ebpf/src/runtime.rs"]
 mod runtime;
 
-use core::{mem::size_of, ptr};
+use core::ptr;
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
@@ -26,11 +26,18 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use crate::abi::{FRAME, SHORT_FRAME, State, TEMPLATES, Template};
+use crate::abi::{
+    FRAME, SHORT_FRAME, State, TEMPLATES, Template, VARYING_V4_AT, VARYING_V6_AT, VaryingV4,
+    VaryingV6,
+};
 
-/// Packets, one a template.
-#[map(name = "TEMPLATES")]
-static PACKETS: Array<Template> = Array::with_max_entries(TEMPLATES, 0);
+/// What packets of IPv4 have for themselves.
+#[map]
+static PACKETS_V4: Array<VaryingV4> = Array::with_max_entries(TEMPLATES, 0);
+
+/// The same of IPv6.
+#[map]
+static PACKETS_V6: Array<VaryingV6> = Array::with_max_entries(TEMPLATES, 0);
 
 /// One entry.
 #[map]
@@ -49,18 +56,15 @@ fn wrapper(ctx: XdpContext) -> u32 {
     };
     // SAFETY: only one CPU runs the wrapper, and the wrapper is not interrupted by itself.
     let state = unsafe { &mut *state };
-    let Some(template) = PACKETS.get(state.next) else {
-        state.failures += 1;
-        return xdp_action::XDP_ABORTED;
-    };
-    let next = state.next + state.stride;
+    let this = state.next;
+    let next = this + state.stride;
     state.next = if next >= state.templates {
         next - state.templates
     } else {
         next
     };
     if restore(ctx.ctx, state)
-        .and_then(|()| write(&ctx, template, state.frame))
+        .and_then(|()| write(&ctx, state, this))
         .is_none()
     {
         state.failures += 1;
@@ -91,24 +95,35 @@ fn restore(ctx: *mut xdp_md, state: &mut State) -> Option<()> {
     (result == 0).then_some(())
 }
 
+/// Writes all of the frame with this number.
 #[inline(always)]
-fn write(ctx: &XdpContext, template: &Template, frame: u32) -> Option<()> {
-    let (start, end) = (ctx.data(), ctx.data_end());
-    if frame == FRAME as u32 {
-        copy::<Template>(start, end, template)
+fn write(ctx: &XdpContext, state: &State, number: u32) -> Option<()> {
+    if state.frame == FRAME as u32 {
+        let varying = PACKETS_V6.get(number)?;
+        merge::<{ FRAME / 8 }, _>(ctx, &state.base, VARYING_V6_AT, varying)
     } else {
-        let (short, _) = template.split_first_chunk::<{ SHORT_FRAME / 8 }>()?;
-        copy(start, end, short)
+        let varying = PACKETS_V4.get(number)?;
+        merge::<{ SHORT_FRAME / 8 }, _>(ctx, &state.base, VARYING_V4_AT, varying)
     }
 }
 
+/// Writes so many words: those of `varying` from the one `at` on, else those of `base`.
 #[inline(always)]
-fn copy<T: Copy>(start: usize, end: usize, from: &T) -> Option<()> {
-    if start + size_of::<T>() > end {
+fn merge<const WORDS: usize, const VARYING: usize>(
+    ctx: &XdpContext,
+    base: &Template,
+    at: usize,
+    varying: &[u64; VARYING],
+) -> Option<()> {
+    let start = ctx.data();
+    if start + 8 * WORDS > ctx.data_end() {
         return None;
     }
-    // SAFETY: the range was checked against the end of the frame, and the write needs no alignment.
-    unsafe { ptr::write_unaligned(start as *mut T, *from) };
+    for index in 0..WORDS {
+        let word = varying.get(index.wrapping_sub(at)).or(base.get(index))?;
+        // SAFETY: the range was checked against the end of the frame, and the write needs no alignment.
+        unsafe { ptr::write_unaligned((start as *mut u64).add(index), *word) };
+    }
     Some(())
 }
 

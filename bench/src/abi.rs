@@ -8,10 +8,19 @@ pub const FRAME: usize = 80;
 /// Bytes of the others: the shortest that there are on Ethernet, with the checksum that no program sees.
 pub const SHORT_FRAME: usize = 64;
 
-/// A frame as the wrapper copies it, all of it or the first [`SHORT_FRAME`] bytes.
+/// A frame, all of it or the first [`SHORT_FRAME`] bytes.
 pub type Template = [u64; FRAME / 8];
 
-/// The most templates that there can be.
+/// Words of a frame in which packets of a run may differ: from this one on, in IPv4 packets. They hold addresses and ports.
+pub const VARYING_V4_AT: usize = 3;
+/// In IPv6 packets.
+pub const VARYING_V6_AT: usize = 2;
+/// Those words: a list of packets has them alone, since whole frames would take caches that are the program's.
+pub type VaryingV4 = [u64; 2];
+/// Those words.
+pub type VaryingV6 = [u64; 6];
+
+/// The most packets that a list can have.
 pub const TEMPLATES: u32 = 1_000_000;
 
 /// Slots of the floor `stateless`, in one cache line.
@@ -25,6 +34,8 @@ pub type StatelessBackend = [u64; 4];
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
+    /// What all packets have in common.
+    pub base: Template,
     /// Templates in use.
     pub templates: u32,
     /// How far the next template is from the last: 1..=`templates`.

@@ -27,6 +27,14 @@ impl Family {
         }
     }
 
+    /// Where the TCP checksum stands in its frames.
+    const fn checksum_at(self) -> usize {
+        match self {
+            Self::V4 => 50,
+            Self::V6 => 70,
+        }
+    }
+
     /// Bytes of its frames.
     #[must_use]
     pub const fn frame(self) -> usize {
@@ -55,6 +63,8 @@ pub struct Connection {
     pub service: SocketAddr,
 }
 
+/// The TCP checksum of all packets.
+const CHECKSUM: u16 = 0x1234;
 /// The port of all services.
 pub const PORT: u16 = 80;
 /// MAC address of the router, which all packets come from.
@@ -100,13 +110,25 @@ pub fn connection(number: u32, service: IpAddr) -> Connection {
 }
 
 impl Connection {
-    /// A packet from the client.
+    /// A packet from the client. Those of one family and kind differ in nothing but addresses, ports and what stands between
+    /// them: half of the sequence number makes up for them, so that all have the same TCP checksum.
     ///
     /// # Panics
     ///
     /// If the addresses are of different families.
     #[must_use]
     pub fn packet(&self, segment: Segment) -> Template {
+        let family = self.family();
+        let packet = bytes(family, &self.with_sequence(segment, 0));
+        let at = family.checksum_at();
+        let checksum = u16::from_be_bytes([packet[at], packet[at + 1]]);
+        // The sum of all others in one's complement, and what is lacking to the one that all packets have.
+        let (upper, carry) = checksum.overflowing_add(!CHECKSUM);
+        self.with_sequence(segment, upper + u16::from(carry))
+    }
+
+    /// A packet with this upper half of its sequence number.
+    fn with_sequence(&self, segment: Segment, upper: u16) -> Template {
         let ethernet = PacketBuilder::ethernet2(ROUTER_MAC, DIRECTOR_MAC);
         let network = match (self.client.ip(), self.service.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
@@ -116,17 +138,24 @@ impl Connection {
                 self.client, self.service
             ),
         };
-        let family = if self.service.is_ipv4() {
+        frame(
+            self.family(),
+            network.tcp_header(self.header(segment, upper)),
+        )
+    }
+
+    fn family(&self) -> Family {
+        if self.service.is_ipv4() {
             Family::V4
         } else {
             Family::V6
-        };
-        frame(family, network.tcp_header(self.header(segment)))
+        }
     }
 
-    fn header(&self, segment: Segment) -> TcpHeader {
+    fn header(&self, segment: Segment, upper: u16) -> TcpHeader {
         let ports = (self.client.port(), self.service.port());
-        let mut header = TcpHeader::new(ports.0, ports.1, 0x0102_0304, 64_240);
+        let sequence = u32::from(upper) << 16 | 0x0304;
+        let mut header = TcpHeader::new(ports.0, ports.1, sequence, 64_240);
         match segment {
             Segment::Syn => header.syn = true,
             Segment::Ack => {
@@ -185,6 +214,18 @@ mod tests {
                 panic!("not TCP");
             };
             assert!(tcp.syn() && !tcp.ack());
+            let sum = match packet.net.unwrap() {
+                etherparse::NetSlice::Ipv4(ip) => {
+                    let ip = ip.header();
+                    tcp.calc_checksum_ipv4(ip.source(), ip.destination())
+                }
+                etherparse::NetSlice::Ipv6(ip) => {
+                    let ip = ip.header();
+                    tcp.calc_checksum_ipv6(ip.source(), ip.destination())
+                }
+                etherparse::NetSlice::Arp(_) => panic!("ARP"),
+            };
+            assert_eq!((sum.unwrap(), tcp.checksum()), (CHECKSUM, CHECKSUM));
             assert_eq!(tcp.source_port(), connection.client.port());
             assert_eq!(tcp.destination_port(), PORT);
             let headers = family.frame() - tcp.payload().len();

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, MapError, ProgramArray},
@@ -13,7 +13,10 @@ use aya::{
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    abi::{FRAME, SlotLine, State, StatelessBackend, TEMPLATES, Template},
+    abi::{
+        FRAME, SlotLine, State, StatelessBackend, TEMPLATES, Template, VARYING_V4_AT,
+        VARYING_V6_AT, VaryingV4, VaryingV6,
+    },
     packets::{self, Family},
     plane::Scale,
     random::Random,
@@ -113,7 +116,8 @@ pub struct Run {
 /// The loaded wrapper with its maps.
 pub struct Wrapper {
     ebpf: Ebpf,
-    templates: Array<MapData, Template>,
+    packets_v4: Array<MapData, VaryingV4>,
+    packets_v6: Array<MapData, VaryingV6>,
     state: Array<MapData, State>,
     program: ProgramArray<MapData>,
     /// Of the packets.
@@ -154,7 +158,8 @@ impl Wrapper {
             .context("cannot attach the wrapper to the loopback")?;
         fill(&mut ebpf, scale, lines, backends)?;
         Ok(Self {
-            templates: take(&mut ebpf, "TEMPLATES")?,
+            packets_v4: take(&mut ebpf, "PACKETS_V4")?,
+            packets_v6: take(&mut ebpf, "PACKETS_V6")?,
             state: take(&mut ebpf, "STATE")?,
             program: take(&mut ebpf, "PROGRAM")?,
             family: Family::V4,
@@ -163,21 +168,32 @@ impl Wrapper {
         })
     }
 
-    /// Sets the packets that runs go through, all of one family.
+    /// Sets the packets that runs go through, all of one family and alike but for addresses and ports.
     ///
     /// # Errors
     ///
-    /// If there is none, or more than [`TEMPLATES`].
+    /// If there is none, or more than [`TEMPLATES`], or if two differ in anything else.
     pub fn set_packets(&mut self, family: Family, packets: &[Template]) -> Result<()> {
         let templates = u32::try_from(packets.len()).unwrap_or(u32::MAX);
         ensure!(
             (1..=TEMPLATES).contains(&templates),
             "{templates} packets, where there may be 1 to {TEMPLATES}"
         );
+        let base = packets[0];
         for (index, packet) in (0..).zip(packets) {
-            self.templates.set(index, packet, 0)?;
+            match family {
+                Family::V4 => {
+                    let varying = varying(&base, packet, VARYING_V4_AT)?;
+                    self.packets_v4.set(index, varying, 0)?;
+                }
+                Family::V6 => {
+                    let varying = varying(&base, packet, VARYING_V6_AT)?;
+                    self.packets_v6.set(index, varying, 0)?;
+                }
+            }
         }
         let state = State {
+            base,
             templates,
             frame: u32::try_from(family.frame())?,
             table_size: self.scale.table_size,
@@ -298,6 +314,20 @@ pub fn once(program: &Xdp, family: Family, packet: &Template) -> Result<(Duratio
     })?;
     output.truncate(usize::try_from(result.data_size_out)?);
     Ok((result.duration, output))
+}
+
+/// The words from the one `at` on, which are the only ones that a packet has for itself.
+fn varying<const WORDS: usize>(
+    base: &Template,
+    packet: &Template,
+    at: usize,
+) -> Result<[u64; WORDS]> {
+    let its_own = at..at + WORDS;
+    let differs = |index: &usize| base[*index] != packet[*index] && !its_own.contains(index);
+    if let Some(index) = (0..base.len()).find(differs) {
+        bail!("two packets differ in the word at byte {}", 8 * index);
+    }
+    Ok(std::array::from_fn(|index| packet[at + index]))
 }
 
 /// Fills the maps of [`Own::FloorStateless`]: each slot with one of its service's backends, at random.

@@ -279,14 +279,14 @@ fn the_simulation_decides_as_the_program_does() {
             }
             let (packet, segment) = any_packet(&mut random, &clients);
             let before = Snapshot::of(plane.dataplane());
-            // The period is known from outside up to one.
+            // The period is known from outside up to one. It begins anew five minutes after the kernel has begun.
             let first = plane.dataplane().flow_period();
             let found = of_the_program(plane, &packet);
-            let last = plane.dataplane().flow_period() + 1;
-            let expected: Vec<Outcome> = (first..=last)
-                .map(|period| {
+            let passed = FlowEntry::new(0, 0, first).silence(plane.dataplane().flow_period());
+            let expected: Vec<Outcome> = (0..=passed + 1)
+                .map(|later| {
                     before.restore(&mut simulated);
-                    simulated.flows.period = period;
+                    simulated.flows.period = FlowEntry::period(first.wrapping_add(later), 0);
                     of_the_simulation(&mut simulated, &packet, segment)
                 })
                 .collect();
