@@ -77,6 +77,10 @@ struct Plan {
     interfaces: Vec<(Interface, Option<Network>)>,
 }
 
+/// How long switches remember where a host is: a day, in hundredths of a second. Some hosts say nothing for long on a network
+/// that they are sent much by, and what is for them would go to all others, too.
+const REMEMBERED: u32 = 8_640_000;
+
 /// Makes all hosts of a lab, cabled and with addresses; `fabric` comes first.
 pub(super) fn build(config: &LabConfig) -> Result<Vec<Arc<Host>>> {
     let fabric = Host::new("fabric", Vec::new())?;
@@ -93,7 +97,10 @@ pub(super) fn build(config: &LabConfig) -> Result<Vec<Arc<Host>>> {
     let mut script = "link set lo up\n".to_owned();
     for network in [Network::Front, Network::Back, Network::Far] {
         let bridge = network.bridge();
-        let _ = writeln!(script, "link add {bridge} type bridge mcast_snooping 0");
+        let _ = writeln!(
+            script,
+            "link add {bridge} type bridge mcast_snooping 0 ageing_time {REMEMBERED}"
+        );
         let _ = writeln!(script, "link set {bridge} up");
     }
     fabric.ip_batch(&script)?;
