@@ -419,6 +419,23 @@ mod tests {
     }
 
     #[test]
+    fn packets_differ_in_some_words_and_in_no_other() {
+        let base = Template::default();
+        for index in 0..base.len() {
+            let mut packet = base;
+            packet[index] = 7;
+            let found = varying::<2>(&base, &packet, VARYING_V4_AT);
+            let expected = match index.checked_sub(VARYING_V4_AT) {
+                Some(0) => Some([7, 0]),
+                Some(1) => Some([0, 7]),
+                _ => None,
+            };
+            assert_eq!(found.ok(), expected, "word {index}");
+        }
+        assert_eq!(varying(&base, &base, VARYING_V4_AT).ok(), Some([0, 0]));
+    }
+
+    #[test]
     fn entries_are_made_in_another_order_than_they_are_measured_in() {
         let stride = Order::Scattered.stride(TEMPLATES);
         assert!((TEMPLATES / 4..TEMPLATES / 4 * 3).contains(&stride));

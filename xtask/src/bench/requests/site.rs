@@ -174,6 +174,7 @@ impl Site {
         let status: serde_json::Value =
             serde_json::from_str(&director.check(&["status", "--json"])?)?;
         let interfaces = status["interfaces"].as_array().context("no interfaces")?;
+        ensure!(!interfaces.is_empty(), "the program is attached to nothing");
         let wanted = self.way.mode().unwrap_or_default();
         for interface in interfaces {
             let (name, mode) = (&interface["name"], &interface["mode"]);
