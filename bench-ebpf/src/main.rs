@@ -26,18 +26,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use crate::abi::{
-    FRAME, SHORT_FRAME, State, TEMPLATES, Template, VARYING_V4_AT, VARYING_V6_AT, VaryingV4,
-    VaryingV6,
-};
-
-/// What packets of IPv4 have for themselves.
-#[map]
-static PACKETS_V4: Array<VaryingV4> = Array::with_max_entries(TEMPLATES, 0);
-
-/// The same of IPv6.
-#[map]
-static PACKETS_V6: Array<VaryingV6> = Array::with_max_entries(TEMPLATES, 0);
+use crate::abi::{Difference, FRAME, SHORT_FRAME, State, drawn};
 
 /// One entry.
 #[map]
@@ -56,15 +45,9 @@ fn wrapper(ctx: XdpContext) -> u32 {
     };
     // SAFETY: only one CPU runs the wrapper, and the wrapper is not interrupted by itself.
     let state = unsafe { &mut *state };
-    let this = state.next;
-    let next = this + state.stride;
-    state.next = if next >= state.templates {
-        next - state.templates
-    } else {
-        next
-    };
+    let connection = choose(state);
     if restore(ctx.ctx, state)
-        .and_then(|()| write(&ctx, state, this))
+        .and_then(|()| write(&ctx, state, connection))
         .is_none()
     {
         state.failures += 1;
@@ -74,6 +57,22 @@ fn wrapper(ctx: XdpContext) -> u32 {
     // SAFETY: the context is the kernel's.
     unsafe { PROGRAM.tail_call(&ctx, 0) };
     xdp_action::XDP_TX
+}
+
+/// The connection that the next packet is of.
+#[inline(always)]
+fn choose(state: &mut State) -> u32 {
+    if state.stride == 0 {
+        return drawn(state.packets, state.connections);
+    }
+    let this = state.next;
+    let next = this + state.stride;
+    state.next = if next >= state.connections {
+        next - state.connections
+    } else {
+        next
+    };
+    this
 }
 
 /// Gives the frame the length back that it had before the last packet's program added to its head, or
@@ -95,34 +94,27 @@ fn restore(ctx: *mut xdp_md, state: &mut State) -> Option<()> {
     (result == 0).then_some(())
 }
 
-/// Writes all of the frame with this number.
+/// Writes all of the frame, a packet of this connection.
 #[inline(always)]
-fn write(ctx: &XdpContext, state: &State, number: u32) -> Option<()> {
+fn write(ctx: &XdpContext, state: &State, connection: u32) -> Option<()> {
+    let own = Difference::new(connection, state.services);
     if state.frame == FRAME as u32 {
-        let varying = PACKETS_V6.get(number)?;
-        merge::<{ FRAME / 8 }, _>(ctx, &state.base, VARYING_V6_AT, varying)
+        fill::<{ FRAME / 8 }>(ctx, |index| own.apply_v6(index, state.base[index]))
     } else {
-        let varying = PACKETS_V4.get(number)?;
-        merge::<{ SHORT_FRAME / 8 }, _>(ctx, &state.base, VARYING_V4_AT, varying)
+        fill::<{ SHORT_FRAME / 8 }>(ctx, |index| own.apply_v4(index, state.base[index]))
     }
 }
 
-/// Writes so many words: those of `varying` from the one `at` on, else those of `base`.
+/// Writes so many words.
 #[inline(always)]
-fn merge<const WORDS: usize, const VARYING: usize>(
-    ctx: &XdpContext,
-    base: &Template,
-    at: usize,
-    varying: &[u64; VARYING],
-) -> Option<()> {
+fn fill<const WORDS: usize>(ctx: &XdpContext, word: impl Fn(usize) -> u64) -> Option<()> {
     let start = ctx.data();
     if start + 8 * WORDS > ctx.data_end() {
         return None;
     }
     for index in 0..WORDS {
-        let word = varying.get(index.wrapping_sub(at)).or(base.get(index))?;
         // SAFETY: the range was checked against the end of the frame, and the write needs no alignment.
-        unsafe { ptr::write_unaligned((start as *mut u64).add(index), *word) };
+        unsafe { ptr::write_unaligned((start as *mut u64).add(index), word(index)) };
     }
     Some(())
 }

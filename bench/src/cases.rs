@@ -3,7 +3,7 @@
 use xdp_lb_common::{abi::ServiceEntry, counters::Counter};
 
 use crate::{
-    packets::{Connection, Family, Segment, connection, no_vip, vip},
+    packets::{Family, Packets, Segment, connection, no_vip},
     plane::{Mode, Scale},
 };
 
@@ -172,22 +172,18 @@ impl Case {
         }
     }
 
-    /// Its connections, `count`, ten times as many, or one: dealt to the services in turn.
+    /// Its packets: of `count` connections, ten times as many, or one, to the services in turn.
     #[must_use]
-    pub fn connections(&self, scale: Scale, count: u32) -> Vec<Connection> {
-        let services = (0..scale.services).cycle();
+    pub fn packets(&self, scale: Scale, count: u32) -> Packets {
         let count = match self.traffic {
             Traffic::OneFlow => 1,
             Traffic::TenfoldFlows => 10 * count,
             _ => count,
         };
-        let to = |service| match self.traffic {
-            Traffic::NoService => no_vip(self.family),
-            _ => vip(self.family, service),
-        };
-        (0..count)
-            .zip(services)
-            .map(|(number, service)| connection(number, to(service)))
-            .collect()
+        let segment = self.traffic.segment();
+        match self.traffic {
+            Traffic::NoService => Packets::to(connection(0, no_vip(self.family)), segment, count),
+            _ => Packets::to_services(self.family, segment, scale, count),
+        }
     }
 }

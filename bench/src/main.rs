@@ -9,6 +9,7 @@ use nix::{
 use xdp_lb_bench::{
     cases::Case,
     measure::{Plan, measure},
+    memory::Memory,
     packets::Family,
     plane::{Mode, Plane, Scale},
     tables,
@@ -42,7 +43,7 @@ const THOROUGH: Plan = Plan {
     scale: SCALE,
     rounds: 15,
     connections: 100_000,
-    packets: 500_000,
+    packets: 400_000,
     singles: 2000,
 };
 
@@ -50,7 +51,7 @@ const QUICK: Plan = Plan {
     scale: SCALE,
     rounds: 3,
     connections: 10_000,
-    packets: 50_000,
+    packets: 40_000,
     singles: 200,
 };
 
@@ -67,9 +68,11 @@ fn main() -> Result<()> {
         flow_limit: plan.scale.flows,
         program: None,
         cases: Vec::new(),
+        memory: Vec::new(),
         tables: Vec::new(),
         waits: Vec::new(),
     };
+    let mut memory = Memory::new();
     for mode in Mode::ALL {
         for family in [Family::V4, Family::V6] {
             let cases: Vec<Case> = Case::all(mode, family)
@@ -80,9 +83,10 @@ fn main() -> Result<()> {
             }
             // One after the other, so that the maps of one are gone when the next begins.
             let namespace = Namespace::new("bench")?;
-            namespace.run(|| run(mode, family, &cases, plan, &mut report))?;
+            namespace.run(|| run(mode, family, &cases, plan, &mut report, &mut memory))?;
         }
     }
+    report.memory = memory.into_times();
     let is_wanted = |name: &str| is_any_in(name, &arguments.filters);
     report.tables = tables::measure(plan.scale.table_size, plan.rounds, is_wanted)?;
     if !report.tables.is_empty() {
@@ -115,7 +119,14 @@ fn waits(plan: Plan) -> Result<Vec<f64>> {
     })
 }
 
-fn run(mode: Mode, family: Family, cases: &[Case], plan: Plan, report: &mut Report) -> Result<()> {
+fn run(
+    mode: Mode,
+    family: Family,
+    cases: &[Case],
+    plan: Plan,
+    report: &mut Report,
+    memory: &mut Memory,
+) -> Result<()> {
     stay_here()?;
     let mut wrapper = Wrapper::open(plan.scale)?;
     let mut plane = Plane::open(mode, family, plan.scale)?;
@@ -126,6 +137,7 @@ fn run(mode: Mode, family: Family, cases: &[Case], plan: Plan, report: &mut Repo
     );
     report.program = Some(size);
     for &case in cases {
+        memory.measure()?;
         let measured = measure(&mut plane, &mut wrapper, case, plan)?;
         let median = measured.summary().program.median;
         eprintln!("{:<28} {median:>7.1} ns", case.name());

@@ -7,11 +7,10 @@ use xdp_lb_common::counters::Counter;
 use xtask::bench::report::{self, Round};
 
 use crate::{
-    abi::Template,
     cases::{Case, Traffic},
-    packets::Connection,
+    packets::Packets,
     plane::{Plane, Scale},
-    wrapper::{Order, Own, PASS, TX, Wrapper, once},
+    wrapper::{Order, Own, PASS, Run, TX, Wrapper, once},
 };
 
 /// How much is measured.
@@ -21,12 +20,11 @@ pub struct Plan {
     pub scale: Scale,
     /// Rounds of each case.
     pub rounds: u32,
-    /// Connections of each case that has many: a tenth of [`TEMPLATES`] at the most.
+    /// Connections of each case that has many: a tenth of [`CONNECTIONS`] at the most.
     ///
-    /// [`TEMPLATES`]: crate::abi::TEMPLATES
+    /// [`CONNECTIONS`]: crate::abi::CONNECTIONS
     pub connections: u32,
-    /// Packets in each run. Several for each of the connections, since the first one finds caches that another
-    /// program has filled.
+    /// Packets in each run, those before it not counted.
     pub packets: u32,
     /// Packets that are given to the program one by one as well, without the wrapper.
     pub singles: u32,
@@ -69,8 +67,8 @@ pub fn measure(
         family: case.family.name().to_owned(),
         tracking: case.tracking.name().to_owned(),
         traffic: case.traffic.name().to_owned(),
-        packets_per_run: bench.packets,
-        connections: u32::try_from(bench.connections.len())?,
+        packets_per_run: bench.timed,
+        connections: bench.packets.connections,
         rounds,
         single: bench.single()?,
     })
@@ -80,34 +78,32 @@ struct Bench<'a> {
     plane: &'a mut Plane,
     wrapper: &'a mut Wrapper,
     case: Case,
-    connections: Vec<Connection>,
-    templates: Vec<Template>,
-    /// In each run.
-    packets: u32,
+    packets: Packets,
+    /// Packets of each run.
+    timed: u32,
+    /// Packets before each, since the caches are full of what another program has used.
+    untimed: u32,
     singles: u32,
 }
 
 impl<'a> Bench<'a> {
     fn new(plane: &'a mut Plane, wrapper: &'a mut Wrapper, case: Case, plan: Plan) -> Result<Self> {
-        let connections = case.connections(plan.scale, plan.connections);
-        let packet = |connection: &Connection| connection.packet(case.traffic.segment());
-        let templates: Vec<Template> = connections.iter().map(packet).collect();
-        wrapper.set_packets(case.family, &templates)?;
+        let packets = case.packets(plan.scale, plan.connections);
+        wrapper.set_packets(&packets)?;
         plane.track(case.tracking);
+        let (timed, untimed) = if case.begins_anew() {
+            (packets.connections, 0)
+        } else {
+            let enough = 3 * plan.connections;
+            (plan.packets, packets.connections.min(enough))
+        };
         Ok(Self {
             plane,
             wrapper,
             case,
-            connections,
-            templates,
-            packets: if case.begins_anew() {
-                plan.connections
-            } else if case.traffic == Traffic::TenfoldFlows {
-                // Ten for each slot's cache line.
-                10 * plan.connections
-            } else {
-                plan.packets
-            },
+            packets,
+            timed,
+            untimed,
             singles: plan.singles,
         })
     }
@@ -115,11 +111,14 @@ impl<'a> Bench<'a> {
     /// The first sight of the connections: those that get entries have them from here on.
     fn warm_up(&mut self) -> Result<()> {
         self.plane.forget();
-        let connections = self.connections.len().try_into()?;
+        let connections = self.packets.connections;
         let expected = self
             .case
-            .expected_at_first(self.packets.into(), connections);
-        self.program(Order::Scattered, &expected)?;
+            .expected_at_first(connections.into(), connections.into());
+        self.select_program()?;
+        self.checked(&expected, |bench| {
+            bench.wrapper.run(connections, Order::Scattered)
+        })?;
         Ok(())
     }
 
@@ -131,7 +130,7 @@ impl<'a> Bench<'a> {
             match turn {
                 Turn::Wrapper => {
                     self.wrapper.select(None)?;
-                    round.wrapper = self.wrapper.run(self.packets, Order::Given)?.nanoseconds;
+                    round.wrapper = self.run()?.nanoseconds;
                 }
                 // It would take what is for no service for a service's.
                 Turn::Own(Own::FloorStateless) if self.case.traffic == Traffic::NoService => {}
@@ -145,8 +144,10 @@ impl<'a> Bench<'a> {
                 }
                 Turn::Program => {
                     self.begin_anew()?;
-                    let expected = self.case.expected(self.packets.into());
-                    round.program = self.program(Order::Given, &expected)?;
+                    self.select_program()?;
+                    let packets = u64::from(self.untimed) + u64::from(self.timed);
+                    let expected = self.case.expected(packets);
+                    round.program = self.checked(&expected, Self::run)?;
                 }
             }
         }
@@ -162,17 +163,37 @@ impl<'a> Bench<'a> {
 
     fn floor(&mut self, own: Own) -> Result<f64> {
         self.wrapper.select_own(own)?;
-        let run = self.wrapper.run(self.packets, Order::Given)?;
+        let run = self.run()?;
         ensure!(run.action == TX, "{own:?} ended with action {}", run.action);
         Ok(run.nanoseconds)
     }
 
-    /// Runs the program under test; an error if it counts anything else than `expected`.
-    fn program(&mut self, order: Order, expected: &[(Counter, u64)]) -> Result<f64> {
+    /// Runs what is selected.
+    fn run(&mut self) -> Result<Run> {
+        if self.untimed > 0 {
+            self.wrapper.run(self.untimed, Order::Scattered)?;
+        }
+        let order = if self.case.begins_anew() {
+            Order::Scattered
+        } else {
+            Order::Drawn
+        };
+        self.wrapper.run(self.timed, order)
+    }
+
+    fn select_program(&mut self) -> Result<()> {
         let fd = self.plane.program()?.fd()?.try_clone()?;
-        self.wrapper.select(Some(&fd))?;
+        self.wrapper.select(Some(&fd))
+    }
+
+    /// Runs the program under test; an error if it counts anything else than `expected`.
+    fn checked(
+        &mut self,
+        expected: &[(Counter, u64)],
+        run: impl FnOnce(&mut Self) -> Result<Run>,
+    ) -> Result<f64> {
         let before = self.plane.counters()?;
-        let run = self.wrapper.run(self.packets, order)?;
+        let run = run(self)?;
         check(&before, &self.plane.counters()?, expected)
             .with_context(|| format!("{}: the program did something else", self.case.name()))?;
         let action = match self.case.traffic {
@@ -194,18 +215,19 @@ impl<'a> Bench<'a> {
     /// packets back as they are.
     fn single(&mut self) -> Result<f64> {
         self.begin_anew()?;
-        let templates = self.templates.iter().cycle();
+        let connections = self.packets.connections;
         let count = if self.case.begins_anew() {
-            self.singles.min(self.packets)
+            self.singles.min(connections)
         } else {
             self.singles
         };
         let (mut program, mut floor) = (Vec::new(), Vec::new());
         let before = self.plane.counters()?;
-        for (_, template) in (0..count).zip(templates) {
-            let duration = self.wrapper.run_once(Own::FloorTx, template)?;
+        for number in 0..count {
+            let packet = self.packets.get(number % connections);
+            let duration = self.wrapper.run_once(Own::FloorTx, &packet)?;
             floor.push(duration.as_secs_f64() * 1e9);
-            let (duration, _) = once(self.plane.program()?, self.case.family, template)?;
+            let (duration, _) = once(self.plane.program()?, self.case.family, &packet)?;
             program.push(duration.as_secs_f64() * 1e9);
         }
         let expected = self.case.expected(count.into());

@@ -6,7 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 
-use crate::abi::{FRAME, SHORT_FRAME, Template};
+use crate::{
+    abi::{CONNECTIONS, Difference, FRAME, SHORT_FRAME, Template},
+    plane::Scale,
+};
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,22 +93,66 @@ pub fn no_vip(family: Family) -> IpAddr {
     }
 }
 
-/// A connection to `service`, of its own for each `number`.
+/// A connection to `service`, of its own for each `number` below [`CONNECTIONS`].
 #[must_use]
 pub fn connection(number: u32, service: IpAddr) -> Connection {
-    // Some connections of each of many clients, as a director sees them.
-    let [.., high, low] = number.to_be_bytes();
-    let port = u16::try_from(32_768 + (number >> 16)).unwrap_or(u16::MAX);
+    // Some connections of each of many clients, as a director sees them. `Difference` has them in memory so.
+    let [first, second, third, _] = number.to_le_bytes();
+    let port = u16::from_be_bytes([0x80, third]);
+    let host = [first, second];
     let client = match service {
-        IpAddr::V4(_) => Ipv4Addr::new(198, 18, high, low).into(),
-        IpAddr::V6(_) => {
-            let host = u16::from_be_bytes([high, low]);
-            Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, host).into()
-        }
+        IpAddr::V4(_) => Ipv4Addr::new(198, 18, host[0], host[1]).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, u16::from_be_bytes(host)).into(),
     };
     Connection {
         client: SocketAddr::new(client, port),
         service: SocketAddr::new(service, PORT),
+    }
+}
+
+/// The packets of a run: one of each connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Packets {
+    /// Their family.
+    pub family: Family,
+    /// How many there are: 1..=[`CONNECTIONS`].
+    pub connections: u32,
+    /// Services that they are to, in turn: 1..=250.
+    pub services: u32,
+    /// The packet of connection 0.
+    pub base: Template,
+}
+
+impl Packets {
+    /// Packets to services, in turn.
+    #[must_use]
+    pub fn to_services(family: Family, segment: Segment, scale: Scale, connections: u32) -> Self {
+        Self {
+            services: scale.services.into(),
+            ..Self::to(connection(0, vip(family, 0)), segment, connections)
+        }
+    }
+
+    /// Packets of a connection, and of others to the same service.
+    #[must_use]
+    pub fn to(first: Connection, segment: Segment, connections: u32) -> Self {
+        debug_assert!((1..=CONNECTIONS).contains(&connections));
+        Self {
+            family: first.family(),
+            connections,
+            services: 1,
+            base: first.packet(segment),
+        }
+    }
+
+    /// The packet of a connection, as the wrapper writes it.
+    #[must_use]
+    pub fn get(&self, connection: u32) -> Template {
+        let own = Difference::new(connection, self.services);
+        std::array::from_fn(|index| match self.family {
+            Family::V4 => own.apply_v4(index, self.base[index]),
+            Family::V6 => own.apply_v6(index, self.base[index]),
+        })
     }
 }
 
@@ -192,15 +239,51 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::abi::TEMPLATES;
+
+    /// Numbers at the edges of what a packet has room for, and some between them.
+    fn numbers() -> impl Iterator<Item = u32> {
+        let edges = [
+            0,
+            1,
+            99,
+            100,
+            0xff,
+            0xffff,
+            0x1_0000,
+            999_999,
+            CONNECTIONS - 1,
+        ];
+        edges.into_iter().chain((0..CONNECTIONS).step_by(65_521))
+    }
 
     #[test]
     fn connections_are_all_different() {
         for family in [Family::V4, Family::V6] {
-            let all: HashSet<_> = (0..TEMPLATES / 4)
+            let all: HashSet<_> = (0..250_000)
                 .map(|number| connection(number, vip(family, 0)))
                 .collect();
-            assert_eq!(all.len(), usize::try_from(TEMPLATES / 4).unwrap());
+            assert_eq!(all.len(), 250_000);
+        }
+    }
+
+    /// What the wrapper makes of the first packet is what a library makes from nothing.
+    #[test]
+    fn packets_are_those_of_their_connections() {
+        for family in [Family::V4, Family::V6] {
+            for segment in [Segment::Syn, Segment::Ack] {
+                for services in [1, 3, 100, 250] {
+                    let scale = Scale {
+                        services,
+                        ..Scale::default()
+                    };
+                    let packets = Packets::to_services(family, segment, scale, CONNECTIONS);
+                    for number in numbers() {
+                        let service = u8::try_from(number % u32::from(services)).unwrap();
+                        let connection = connection(number, vip(family, service));
+                        assert_eq!(packets.get(number), connection.packet(segment), "{number}");
+                    }
+                }
+            }
         }
     }
 

@@ -73,7 +73,7 @@ impl Mode {
 }
 
 /// How much is in the maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scale {
     /// Services: 1..=250.
     pub services: u8,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, MapError, ProgramArray},
@@ -13,11 +13,8 @@ use aya::{
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    abi::{
-        FRAME, SlotLine, State, StatelessBackend, TEMPLATES, Template, VARYING_V4_AT,
-        VARYING_V6_AT, VaryingV4, VaryingV6,
-    },
-    packets::{self, Family},
+    abi::{CONNECTIONS, FRAME, SlotLine, State, StatelessBackend, Template, drawn},
+    packets::{self, Family, Packets},
     plane::Scale,
     random::Random,
 };
@@ -68,37 +65,40 @@ impl Own {
     }
 }
 
-/// The order in which a run goes through the packets that were set.
+/// The order in which packets come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// As they were set, as one reads memory best: for what is measured, so that the wrapper's own cost
-    /// stays small and steady.
-    Given,
-    /// Far apart from each other: for making entries, which then lie in memory in another order than the
-    /// one they are measured in. The same order would flatter a hash map.
+    /// A connection is drawn for each: one does not come again after the same time each time. With such a rule, memory that is a little
+    /// more than a cache would find nothing in it, and a little less everything.
+    Drawn,
+    /// Each connection comes once before any comes again, and far from those with the numbers beside it.
     Scattered,
 }
 
 impl Order {
-    /// How far apart templates are that follow each other. It has no divisor in common with their
-    /// number, so that each is used once before any is used again.
-    fn stride(self, templates: u32) -> u32 {
-        if self == Self::Given {
-            return 1;
+    /// How far apart connections are that follow each other. It has no divisor in common with their
+    /// number, so that each is used once before any is used again. 0: they are drawn.
+    fn stride(self, connections: u32) -> u32 {
+        if self == Self::Drawn {
+            return 0;
         }
         // Near the golden section, so that neighbours are far apart in time, too.
-        let near = u64::from(templates) * 618 / 1000;
+        let near = u64::from(connections) * 618 / 1000;
         let near = u32::try_from(near).unwrap_or(u32::MAX);
-        (near.max(1)..=templates)
-            .find(|&stride| coprime(stride, templates))
+        (near.max(1)..=connections)
+            .find(|&stride| coprime(stride, connections))
             .unwrap_or(1)
     }
 
-    /// The index of the packet that a run of so many packets ends with, of so many that were set.
+    /// The connection that a run of so many packets ends with, of so many connections.
     #[must_use]
-    pub fn last_of(self, packets: u32, templates: u32) -> u32 {
-        let steps = u64::from(packets.saturating_sub(1)) * u64::from(self.stride(templates));
-        u32::try_from(steps % u64::from(templates.max(1))).unwrap_or(0)
+    pub fn last_of(self, packets: u32, connections: u32) -> u32 {
+        let steps = u64::from(packets.saturating_sub(1));
+        if self == Self::Drawn {
+            return drawn(steps, connections);
+        }
+        let steps = steps * u64::from(self.stride(connections));
+        u32::try_from(steps % u64::from(connections.max(1))).unwrap_or(0)
     }
 }
 
@@ -116,8 +116,6 @@ pub struct Run {
 /// The loaded wrapper with its maps.
 pub struct Wrapper {
     ebpf: Ebpf,
-    packets_v4: Array<MapData, VaryingV4>,
-    packets_v6: Array<MapData, VaryingV6>,
     state: Array<MapData, State>,
     program: ProgramArray<MapData>,
     /// Of the packets.
@@ -158,8 +156,6 @@ impl Wrapper {
             .context("cannot attach the wrapper to the loopback")?;
         fill(&mut ebpf, scale, lines, backends)?;
         Ok(Self {
-            packets_v4: take(&mut ebpf, "PACKETS_V4")?,
-            packets_v6: take(&mut ebpf, "PACKETS_V6")?,
             state: take(&mut ebpf, "STATE")?,
             program: take(&mut ebpf, "PROGRAM")?,
             family: Family::V4,
@@ -168,39 +164,28 @@ impl Wrapper {
         })
     }
 
-    /// Sets the packets that runs go through, all of one family and alike but for addresses and ports.
+    /// Sets the packets that runs go through.
     ///
     /// # Errors
     ///
-    /// If there is none, or more than [`TEMPLATES`], or if two differ in anything else.
-    pub fn set_packets(&mut self, family: Family, packets: &[Template]) -> Result<()> {
-        let templates = u32::try_from(packets.len()).unwrap_or(u32::MAX);
+    /// If there is none, or more than [`CONNECTIONS`], or if the kernel does not let the map be written.
+    pub fn set_packets(&mut self, packets: &Packets) -> Result<()> {
         ensure!(
-            (1..=TEMPLATES).contains(&templates),
-            "{templates} packets, where there may be 1 to {TEMPLATES}"
+            (1..=CONNECTIONS).contains(&packets.connections) && packets.services > 0,
+            "packets of {} connections to {} services, where there may be 1 to {CONNECTIONS}, to one at the least",
+            packets.connections,
+            packets.services
         );
-        let base = packets[0];
-        for (index, packet) in (0..).zip(packets) {
-            match family {
-                Family::V4 => {
-                    let varying = varying(&base, packet, VARYING_V4_AT)?;
-                    self.packets_v4.set(index, varying, 0)?;
-                }
-                Family::V6 => {
-                    let varying = varying(&base, packet, VARYING_V6_AT)?;
-                    self.packets_v6.set(index, varying, 0)?;
-                }
-            }
-        }
         let state = State {
-            base,
-            templates,
-            frame: u32::try_from(family.frame())?,
+            base: packets.base,
+            connections: packets.connections,
+            services: packets.services,
+            frame: u32::try_from(packets.family.frame())?,
             table_size: self.scale.table_size,
             backends: self.scale.backends.into(),
             ..State::default()
         };
-        self.family = family;
+        self.family = packets.family;
         Ok(self.state.set(0, state, 0)?)
     }
 
@@ -243,7 +228,7 @@ impl Wrapper {
         self.select(Some(&program))
     }
 
-    /// Has the program under test process so many packets, from the first that was set on.
+    /// Has the program under test process so many packets, from the first one of the order on.
     ///
     /// # Errors
     ///
@@ -251,7 +236,7 @@ impl Wrapper {
     pub fn run(&mut self, packets: u32, order: Order) -> Result<Run> {
         let state = self.state.get(&0, 0)?;
         let state = State {
-            stride: order.stride(state.templates),
+            stride: order.stride(state.connections),
             next: 0,
             packets: 0,
             failures: 0,
@@ -316,20 +301,6 @@ pub fn once(program: &Xdp, family: Family, packet: &Template) -> Result<(Duratio
     Ok((result.duration, output))
 }
 
-/// The words from the one `at` on, which are the only ones that a packet has for itself.
-fn varying<const WORDS: usize>(
-    base: &Template,
-    packet: &Template,
-    at: usize,
-) -> Result<[u64; WORDS]> {
-    let its_own = at..at + WORDS;
-    let differs = |index: &usize| base[*index] != packet[*index] && !its_own.contains(index);
-    if let Some(index) = (0..base.len()).find(differs) {
-        bail!("two packets differ in the word at byte {}", 8 * index);
-    }
-    Ok(std::array::from_fn(|index| packet[at + index]))
-}
-
 /// Fills the maps of [`Own::FloorStateless`]: each slot with one of its service's backends, at random.
 fn fill(ebpf: &mut Ebpf, scale: Scale, lines: u32, backends: u32) -> Result<()> {
     let mut random = Random::new(1);
@@ -378,7 +349,7 @@ fn coprime(mut a: u32, mut b: u32) -> bool {
 
 /// What this thread has had of its processor. Finer than the kernel's own figure, which is rounded down
 /// to whole nanoseconds a packet, and free of the time that others had the processor.
-fn processor_time() -> Result<Duration> {
+pub(crate) fn processor_time() -> Result<Duration> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
     Ok(time
         .context("no clock of the thread's processor time")?
@@ -403,42 +374,41 @@ mod tests {
 
     use super::*;
 
+    const MANY: u32 = 1_000_000;
+
     #[test]
-    fn each_template_is_used_once_before_any_is_used_again() {
-        for order in [Order::Given, Order::Scattered] {
-            for templates in [1, 2, 3, 10, 1000, TEMPLATES] {
-                let stride = order.stride(templates);
-                assert!(stride <= templates, "{templates}");
-                let used: HashSet<u32> = (1..=templates)
-                    .map(|packets| order.last_of(packets, templates))
-                    .collect();
-                assert_eq!(used.len(), usize::try_from(templates).unwrap());
-                assert_eq!(order.last_of(templates + 1, templates), 0);
-            }
+    fn each_connection_comes_once_before_any_comes_again() {
+        for connections in [1, 2, 3, 10, 1000, MANY] {
+            let stride = Order::Scattered.stride(connections);
+            assert!((1..=connections).contains(&stride), "{connections}");
+            let seen: HashSet<u32> = (1..=connections)
+                .map(|packets| Order::Scattered.last_of(packets, connections))
+                .collect();
+            assert_eq!(seen.len(), usize::try_from(connections).unwrap());
+            assert_eq!(Order::Scattered.last_of(connections + 1, connections), 0);
         }
     }
 
     #[test]
-    fn packets_differ_in_some_words_and_in_no_other() {
-        let base = Template::default();
-        for index in 0..base.len() {
-            let mut packet = base;
-            packet[index] = 7;
-            let found = varying::<2>(&base, &packet, VARYING_V4_AT);
-            let expected = match index.checked_sub(VARYING_V4_AT) {
-                Some(0) => Some([7, 0]),
-                Some(1) => Some([0, 7]),
-                _ => None,
-            };
-            assert_eq!(found.ok(), expected, "word {index}");
-        }
-        assert_eq!(varying(&base, &base, VARYING_V4_AT).ok(), Some([0, 0]));
+    fn scattered_connections_are_far_from_their_neighbours() {
+        let stride = Order::Scattered.stride(MANY);
+        assert!((MANY / 4..MANY / 4 * 3).contains(&stride));
     }
 
+    /// So often as of numbers drawn at random: of as many draws as connections, a share of 1/e is of none.
     #[test]
-    fn entries_are_made_in_another_order_than_they_are_measured_in() {
-        let stride = Order::Scattered.stride(TEMPLATES);
-        assert!((TEMPLATES / 4..TEMPLATES / 4 * 3).contains(&stride));
-        assert_eq!(Order::Given.stride(TEMPLATES), 1);
+    fn connections_that_are_drawn_are_any() {
+        let connections = 100_000;
+        let mut times = vec![0_u32; 100_000];
+        for packets in 1..=connections {
+            let connection = Order::Drawn.last_of(packets, connections);
+            times[usize::try_from(connection).unwrap()] += 1;
+        }
+        let never = times.iter().filter(|&&times| times == 0).count();
+        assert!((36_200..37_400).contains(&never), "{never}");
+        assert!(times.iter().all(|&times| times < 12));
+        let lower: u32 = times[..50_000].iter().sum();
+        assert!((49_000..51_000).contains(&lower), "{lower}");
+        assert_eq!(Order::Drawn.last_of(77, 1), 0);
     }
 }

@@ -4,22 +4,22 @@
 use std::collections::BTreeSet;
 
 use xdp_lb_bench::{
-    abi::Template,
+    abi,
     cases::{Case, Tracking, Traffic},
     measure::{Plan, check, measure},
-    packets::{self, Family, Segment, connection, vip},
+    packets::{self, Family, Packets, Segment, connection, vip},
     plane::{Mode, Plane, Scale},
     wrapper::{OBJECT, Order, Own, PASS, TX, Wrapper, backend_of, once},
 };
 use xdp_lb_common::counters::Counter;
 use xtask::{lab::Namespace, root, test::libtest::SKIPPED};
 
-/// Templates; not the packets' number, so that templates are used again.
-const TEMPLATES: u32 = 100;
+/// Connections; not the packets' number, so that they come again.
+const CONNECTIONS: u32 = 100;
 /// Packets in a run: far more than a frame's headroom has bytes.
 const PACKETS: u32 = 1010;
 
-/// The order in which templates are used.
+/// The order in which they come.
 const ORDER: Order = Order::Scattered;
 
 const SCALE: Scale = Scale {
@@ -42,27 +42,63 @@ fn in_namespace(test: impl FnOnce() + Send) {
     Namespace::new("bench").expect("a namespace").run(test);
 }
 
-fn templates(family: Family) -> Vec<Template> {
-    (0..TEMPLATES)
-        .map(|number| connection(number, vip(family, 0)).packet(Segment::Ack))
-        .collect()
+fn packets_of(family: Family) -> Packets {
+    Packets::to_services(family, Segment::Ack, SCALE, CONNECTIONS)
 }
 
-fn last(templates: &[Template]) -> &Template {
-    let index = ORDER.last_of(PACKETS, TEMPLATES);
-    &templates[usize::try_from(index).expect("32 bits fit")]
+/// The frame of the last packet of a run.
+fn last(packets: &Packets, order: Order) -> Vec<u8> {
+    let packet = packets.get(order.last_of(PACKETS, packets.connections));
+    packets::bytes(packets.family, &packet)
+}
+
+#[test]
+fn the_wrapper_writes_the_packet_of_any_connection() {
+    in_namespace(|| {
+        let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
+        for family in [Family::V4, Family::V6] {
+            // All bits that a packet has for its connection are in use.
+            let packets = Packets {
+                connections: abi::CONNECTIONS,
+                ..packets_of(family)
+            };
+            wrapper.set_packets(&packets).expect("not too many");
+            for order in [Order::Scattered, Order::Drawn] {
+                for count in 1..200 {
+                    let run = wrapper.run(count, order).expect("they could be written");
+                    let number = order.last_of(count, packets.connections);
+                    let service = u8::try_from(number % packets.services).expect("few");
+                    let packet = connection(number, vip(family, service)).packet(Segment::Ack);
+                    assert_eq!(run.frame, packets::bytes(family, &packet), "{number}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn packets_of_no_connection_or_too_many_are_refused() {
+    in_namespace(|| {
+        let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
+        for connections in [0, abi::CONNECTIONS + 1] {
+            let packets = Packets {
+                connections,
+                ..packets_of(Family::V4)
+            };
+            let error = wrapper.set_packets(&packets).expect_err("not so many");
+            assert!(error.to_string().contains("where there may be"), "{error}");
+        }
+    });
 }
 
 #[test]
 fn the_wrapper_undoes_what_a_program_does_to_the_head_of_the_frame() {
     in_namespace(|| {
         let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
-        let templates = templates(Family::V6);
-        wrapper
-            .set_packets(Family::V6, &templates)
-            .expect("few packets");
+        let packets = packets_of(Family::V6);
+        wrapper.set_packets(&packets).expect("few packets");
         wrapper.select_own(Own::Grow).expect("the program fits");
-        let frame = packets::bytes(Family::V6, last(&templates));
+        let frame = last(&packets, ORDER);
         let whole = frame.len();
         for growth in [0, 20, 48, 4, -4, -8, 40] {
             wrapper.set_growth(growth).expect("the map can be written");
@@ -88,7 +124,7 @@ fn a_frame_that_cannot_be_restored_fails_the_run() {
     in_namespace(|| {
         let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
         wrapper
-            .set_packets(Family::V4, &templates(Family::V4))
+            .set_packets(&packets_of(Family::V4))
             .expect("few packets");
         wrapper.select_own(Own::Grow).expect("the program fits");
         // More than the headroom.
@@ -108,11 +144,9 @@ fn the_floors_send_frames_back_with_and_without_other_macs() {
     in_namespace(|| {
         let mut wrapper = Wrapper::open(SCALE).expect("the wrapper loads");
         for family in [Family::V4, Family::V6] {
-            let templates = templates(family);
-            wrapper
-                .set_packets(family, &templates)
-                .expect("few packets");
-            let mut frame = packets::bytes(family, last(&templates));
+            let packets = packets_of(family);
+            wrapper.set_packets(&packets).expect("few packets");
+            let mut frame = last(&packets, ORDER);
             for turn in [None, Some(Own::FloorTx), Some(Own::FloorParse)] {
                 match turn {
                     None => wrapper.select(None).expect("the slot can be emptied"),
@@ -154,11 +188,12 @@ fn the_floor_that_balances_gives_flows_to_all_backends_of_their_service() {
 
 /// The backend that a flow is given to.
 fn balanced(wrapper: &mut Wrapper, family: Family, service: u8, number: u32) -> u32 {
-    let packet = connection(number, vip(family, service)).packet(Segment::Ack);
-    wrapper.set_packets(family, &[packet]).expect("one packet");
+    let connection = connection(number, vip(family, service));
+    let packets = Packets::to(connection, Segment::Ack, 1);
+    wrapper.set_packets(&packets).expect("one packet");
     let run = wrapper.run(2, ORDER).expect("it could be written");
     assert_eq!(run.action, TX);
-    assert_eq!(run.frame[12..], packets::bytes(family, &packet)[12..]);
+    assert_eq!(run.frame[12..], last(&packets, ORDER)[12..]);
     backend_of(&run.frame).expect("a backend's addresses")
 }
 
@@ -182,14 +217,8 @@ fn planes() -> impl Iterator<Item = (Mode, Family)> {
 }
 
 fn same_frame(plane: &mut Plane, wrapper: &mut Wrapper, case: Case) {
-    let connections = case.connections(SCALE, TEMPLATES);
-    let templates: Vec<_> = connections
-        .iter()
-        .map(|connection| connection.packet(case.traffic.segment()))
-        .collect();
-    wrapper
-        .set_packets(case.family, &templates)
-        .expect("few packets");
+    let packets = case.packets(SCALE, CONNECTIONS);
+    wrapper.set_packets(&packets).expect("few packets");
     plane.forget();
     plane.track(case.tracking);
     let program = plane.program().expect("the program").fd();
@@ -207,22 +236,23 @@ fn same_frame(plane: &mut Plane, wrapper: &mut Wrapper, case: Case) {
         (Traffic::NoService, _) => case.expected(PACKETS.into()),
         (Traffic::Syns, _) | (_, Tracking::Adaptive) => vec![forwarded],
         (_, Tracking::Full) => {
-            let flows = u64::try_from(connections.len()).expect("few");
-            vec![forwarded, (Counter::FlowCreated, flows)]
+            vec![
+                forwarded,
+                (Counter::FlowCreated, packets.connections.into()),
+            ]
         }
     };
     check(&before, &after, &expected).unwrap_or_else(|error| panic!("{}: {error}", case.name()));
 
-    let at = ORDER.last_of(PACKETS, u32::try_from(templates.len()).expect("few"));
-    let template = &templates[usize::try_from(at).expect("32 bits fit")];
+    let packet = packets.get(ORDER.last_of(PACKETS, packets.connections));
     let program = plane.program().expect("the program");
-    let (_, frame) = once(program, case.family, template).expect("the kernel runs it");
+    let (_, frame) = once(program, case.family, &packet).expect("the kernel runs it");
     assert_eq!(run.frame, frame, "{}", case.name());
     assert_eq!(frame.len(), case.frame_out(), "{}", case.name());
     let passes = case.traffic == Traffic::NoService;
     assert_eq!(run.action, if passes { PASS } else { TX });
     assert_eq!(
-        frame == packets::bytes(case.family, template),
+        frame == packets::bytes(case.family, &packet),
         passes,
         "{}",
         case.name()
@@ -234,7 +264,7 @@ fn every_case_can_be_measured() {
     let plan = Plan {
         scale: SCALE,
         rounds: 2,
-        connections: TEMPLATES,
+        connections: CONNECTIONS,
         packets: PACKETS,
         singles: 10,
     };
@@ -265,8 +295,8 @@ fn a_packet_that_is_treated_otherwise_than_the_case_says_fails_the_case() {
             // Two of three services are not there.
             scale: SCALE,
             rounds: 1,
-            connections: TEMPLATES,
-            packets: TEMPLATES,
+            connections: CONNECTIONS,
+            packets: CONNECTIONS,
             singles: 1,
         };
         let case = Case {

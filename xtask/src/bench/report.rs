@@ -24,12 +24,24 @@ pub struct Report {
     pub program: Option<ProgramSize>,
     /// What was measured.
     pub cases: Vec<Case>,
+    /// Reads of memory, between the cases.
+    #[serde(default)]
+    pub memory: Vec<MemoryTimes>,
     /// Lookup tables.
     #[serde(default)]
     pub tables: Vec<TableTimes>,
     /// How long the daemon waits for packets under way before it uses memory anew, in milliseconds.
     #[serde(default)]
     pub waits: Vec<f64>,
+}
+
+/// How long a read takes, of any byte of so much memory. It tells how much of the caches is there for the one who measures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryTimes {
+    /// How much memory is read from, in MiB.
+    pub mebibytes: u32,
+    /// What was measured, in the order of time.
+    pub nanoseconds: Vec<f64>,
 }
 
 /// How long a lookup table takes, in milliseconds, in the order of time.

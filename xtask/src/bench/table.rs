@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::figures::Figures;
-use super::report::{Case, Report, Spread, TableTimes};
+use super::report::{Case, MemoryTimes, Report, Spread, TableTimes};
 
 const HEADINGS: [&str; 14] = [
     "mode",
@@ -115,8 +115,9 @@ fn headline(report: &Report) -> String {
         report.frame_bytes[0],
         report.frame_bytes[1]
     );
+    let memory = memory(&report.memory);
     let Some(program) = report.program else {
-        return text;
+        return text + &memory;
     };
     let mut sizes = Vec::new();
     if let Some(count) = program.verified_instructions {
@@ -129,7 +130,29 @@ fn headline(report: &Report) -> String {
         sizes.push(format!("{bytes} bytes of machine code"));
     }
     let _ = write!(text, "\nThe XDP program: {}.", sizes.join(", "));
-    text
+    text + &memory
+}
+
+/// What the machine's caches were like; nothing where that was not measured.
+fn memory(times: &[MemoryTimes]) -> String {
+    let measured = times.iter().filter(|times| !times.nanoseconds.is_empty());
+    let sizes = measured.map(|times| {
+        let Spread {
+            lower,
+            median,
+            upper,
+        } = Spread::of(&times.nanoseconds);
+        let size = times.mebibytes;
+        format!("{median:.0} of {size} MiB ({lower:.0}–{upper:.0} half of the time)")
+    });
+    let sizes: Vec<String> = sizes.collect();
+    if sizes.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nA read of any byte of memory took meanwhile, in nanoseconds: {}.",
+        sizes.join(", ")
+    )
 }
 
 fn row(case: &Case) -> [String; HEADINGS.len()] {
@@ -188,6 +211,7 @@ mod tests {
             flow_limit: 1,
             program: None,
             cases: Vec::new(),
+            memory: Vec::new(),
             tables: vec![times],
             waits: vec![7.0],
         };
@@ -198,6 +222,16 @@ mod tests {
         );
         assert!(
             page.contains("of 65537 slots") && page.contains("7.0 ms here"),
+            "{page}"
+        );
+        assert!(!page.contains("memory took"), "{page}");
+        report.memory.push(MemoryTimes {
+            mebibytes: 4,
+            nanoseconds: vec![20.0, 30.0, 40.0],
+        });
+        let page = markdown(&report);
+        assert!(
+            page.contains("in nanoseconds: 30 of 4 MiB (25–35 half of the time)."),
             "{page}"
         );
         report.waits.clear();
