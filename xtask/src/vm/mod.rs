@@ -30,7 +30,6 @@ use crate::test::{
 
 /// The test program that runs in the machines.
 const TESTS: &str = "prog_run";
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What to test, and on what.
 #[derive(Clone, Debug)]
@@ -62,8 +61,8 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(report(&totals, options) && well)
 }
 
-/// Runs the tests on each kernel, as many machines at a time as there are processors: each hardly uses
-/// more than one.
+/// Runs the tests on each kernel. There is one machine more at a time than there are processors, of which each uses
+/// one: else the last machine would leave the others idle.
 fn on_kernels(vm: &Vm, program: &Path, filters: &[String]) -> Result<Vec<(&'static str, Totals)>> {
     let waiting = Mutex::new(vm.kernels.iter());
     let next = || {
@@ -84,7 +83,7 @@ fn on_kernels(vm: &Vm, program: &Path, filters: &[String]) -> Result<Vec<(&'stat
         }
         Ok(done)
     };
-    let machines = available_parallelism().map_or(1, usize::from);
+    let machines = 1 + available_parallelism().map_or(1, usize::from);
     let done: Result<Vec<Vec<_>>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..machines).map(|_| scope.spawn(work)).collect();
         let join = |worker: thread::ScopedJoinHandle<'_, Result<_>>| match worker.join() {
@@ -96,30 +95,24 @@ fn on_kernels(vm: &Vm, program: &Path, filters: &[String]) -> Result<Vec<(&'stat
     Ok(done?.into_iter().flatten().collect())
 }
 
-/// Builds the test program so that it needs no libraries, in a folder of its own; returns its path.
+/// Builds the test program so that it needs no libraries; returns its path.
+///
+/// Only the program itself is compiled for this: what it consists of is as `cargo xtask test` has it, and the standard
+/// library has both kinds of C library with it.
 fn build() -> Result<PathBuf> {
     eprintln!("building the tests without shared libraries …");
-    let mut command = cargo::command();
-    command
-        // The target makes cargo keep these flags from build scripts and macros.
-        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+    let artifacts = cargo::build(&[
+        "rustc",
+        "--locked",
+        "--package",
+        "xdp-lb-tests",
+        "--test",
+        TESTS,
+        "--",
+        "-Ctarget-feature=+crt-static",
         // The file system is in memory. Names of functions stay, for backtraces.
-        .env("CARGO_PROFILE_DEV_DEBUG", "0")
-        .env("CARGO_PROFILE_DEV_STRIP", "debuginfo");
-    let artifacts = cargo::build_with(
-        command,
-        &[
-            "build",
-            "--locked",
-            "--package",
-            "xdp-lb-tests",
-            "--test",
-            TESTS,
-            "--target",
-            TARGET,
-        ],
-    )?;
+        "-Cstrip=debuginfo",
+    ])?;
     let program = artifacts.into_iter().find_map(|artifact| match artifact {
         Artifact::Test { name, path, .. } if name == TESTS => Some(path),
         _ => None,
