@@ -28,6 +28,9 @@ struct Arguments {
     /// Few packets and rounds: shows that it works.
     #[arg(long)]
     quick: bool,
+    /// Services: what many flows cost is a matter of how much memory their lookup tables take.
+    #[arg(long, default_value_t = SCALE.services, value_parser = clap::value_parser!(u8).range(1..=250))]
+    services: u8,
 }
 
 /// What directors with many services have.
@@ -57,7 +60,8 @@ const QUICK: Plan = Plan {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let plan = if arguments.quick { QUICK } else { THOROUGH };
+    let mut plan = if arguments.quick { QUICK } else { THOROUGH };
+    plan.scale.services = arguments.services;
     let mut report = Report {
         machine: Machine::this()?,
         frame_bytes: [Family::V4.frame(), Family::V6.frame()]

@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::report::Report;
@@ -31,6 +31,9 @@ use crate::{root, setup};
 const PACKAGE: &str = "xdp-lb-bench";
 /// The program that goes through connections in virtual time.
 const CHURN: &str = "xdp-lb-churn";
+
+/// What is measured by other means.
+const OTHERS: [&str; 4] = ["health", "failover", "requests", "churn"];
 
 /// What to measure, and where to.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -44,6 +47,10 @@ pub struct Options {
     /// Measure little: shows that it works, the figures mean nothing.
     #[arg(long)]
     quick: bool,
+    /// Services that the XDP program is measured with, 1 to 250 [default: 100]: what many flows cost is a matter of
+    /// how much memory their lookup tables take, 64 KiB each.
+    #[arg(long, value_name = "N", conflicts_with_all = ["write_docs", "from"])]
+    services: Option<u8>,
     /// Where to write what was measured of the XDP program, bench.json in cargo's target folder when
     /// not given; or what `requests` or `churn` found.
     #[arg(long, value_name = "FILE")]
@@ -68,6 +75,11 @@ pub struct Options {
 ///
 /// If setup, the build or a benchmark fails.
 pub fn run(options: &Options) -> Result<()> {
+    if let (Some(_), Some(other)) = (options.services, options.filters.first())
+        && OTHERS.contains(&other.as_str())
+    {
+        bail!("--services is for the XDP program: `{other}` has services of its own");
+    }
     match options.filters.as_slice() {
         [only] if only == "health" => return daemon(options, health::run),
         [only] if only == "failover" => return daemon(options, failover::run),
@@ -211,6 +223,9 @@ fn packets(program: &Path, options: &Options) -> Result<Report> {
     let mut command = root::command(program, &[], "the benchmark loads XDP programs")?;
     if options.quick {
         command.arg("--quick");
+    }
+    if let Some(services) = options.services {
+        command.arg(format!("--services={services}"));
     }
     found(command.arg("--").args(&options.filters))
 }

@@ -41,6 +41,7 @@ struct ProgLoad {
 struct ObjPin {
     pathname: u64,
     bpf_fd: u32,
+    file_flags: u32,
 }
 
 /// The beginning of `union bpf_attr` for `BPF_LINK_CREATE`.
@@ -87,11 +88,17 @@ pub(super) fn pin(host: &Host, program: &OwnedFd, path: &str) -> Result<()> {
     let pin = ObjPin {
         pathname: name.as_ptr() as u64,
         bpf_fd: u32::try_from(program.as_raw_fd())?,
+        file_flags: 0,
     };
     host.run(|| call(OBJ_PIN, &pin))
         .with_context(|| format!("cannot pin a program at {path} on {}", host.name()))?;
     Ok(())
 }
+
+// The kernel reads the bytes between fields as well: there may be none, since they would have any value.
+const _: () = assert!(size_of::<ProgLoad>() == 2 * size_of::<u32>() + 2 * size_of::<u64>());
+const _: () = assert!(size_of::<ObjPin>() == size_of::<u64>() + 2 * size_of::<u32>());
+const _: () = assert!(size_of::<LinkCreate>() == 4 * size_of::<u32>());
 
 /// Returns what the command does: a descriptor, or zero.
 fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
