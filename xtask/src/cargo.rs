@@ -69,9 +69,12 @@ pub fn build(arguments: &[&str]) -> Result<Vec<Artifact>> {
 
 /// As [`build`], with a [`command`] that has been told more.
 pub(crate) fn build_with(mut cargo: Command, arguments: &[&str]) -> Result<Vec<Artifact>> {
+    let (subcommand, options) = arguments.split_at(arguments.len().min(1));
     let mut child = cargo
-        .args(arguments)
+        .args(subcommand)
+        // Before the others: what stands behind `--` is for rustc.
         .arg("--message-format=json-render-diagnostics")
+        .args(options)
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo")?;
