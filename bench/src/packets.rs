@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 
 use crate::{
-    abi::{CONNECTIONS, Difference, FRAME, SHORT_FRAME, Template},
+    abi::{Difference, FRAME, SHORT_FRAME, Template},
     plane::Scale,
 };
 
@@ -93,7 +93,7 @@ pub fn no_vip(family: Family) -> IpAddr {
     }
 }
 
-/// A connection to `service`, of its own for each `number` below [`CONNECTIONS`].
+/// A connection to `service`, of its own for each `number` below [`CONNECTIONS`](crate::abi::CONNECTIONS).
 #[must_use]
 pub fn connection(number: u32, service: IpAddr) -> Connection {
     // Some connections of each of many clients, as a director sees them. `Difference` has them in memory so.
@@ -115,7 +115,7 @@ pub fn connection(number: u32, service: IpAddr) -> Connection {
 pub struct Packets {
     /// Their family.
     pub family: Family,
-    /// How many there are: 1..=[`CONNECTIONS`].
+    /// How many there are: 1..=[`CONNECTIONS`](crate::abi::CONNECTIONS).
     pub connections: u32,
     /// Services that they are to, in turn: 1..=250.
     pub services: u32,
@@ -136,7 +136,6 @@ impl Packets {
     /// Packets of a connection, and of others to the same service.
     #[must_use]
     pub fn to(first: Connection, segment: Segment, connections: u32) -> Self {
-        debug_assert!((1..=CONNECTIONS).contains(&connections));
         Self {
             family: first.family(),
             connections,
@@ -239,6 +238,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::abi::CONNECTIONS;
 
     /// Numbers at the edges of what a packet has room for, and some between them.
     fn numbers() -> impl Iterator<Item = u32> {

@@ -13,7 +13,7 @@ use xdp_lb::{
     lookup::{self, Candidate, Scheduler},
 };
 use xdp_lb_common::{
-    abi::{BackendEntry, BackendLink, NextHop, ServiceEntry, ServiceKey, Slot, TableRef, mapped},
+    abi::{BackendEntry, NextHop, ServiceEntry, ServiceKey, Slot, TableRef, mapped},
     hash::HashKey,
 };
 use xtask::bench::report::ProgramSize;
@@ -250,18 +250,15 @@ fn backend_entry(mode: Mode, service: u32, index: u16, address: IpAddr) -> Backe
         mac: [0x02, 0, 0, 0x0b, high, low],
         flags: NextHop::FLAG_SERVING | mode.flag(),
     };
-    let link = BackendLink {
-        ifindex: INTERFACE,
-        generation: 1,
-        mtu: 1500,
-    };
     let tunnel_source = match mode {
         Mode::L2 => [0; 16],
         Mode::Ipip | Mode::Gue => octets(director(address)),
     };
     BackendEntry {
         next_hop: next_hop.pack(),
-        link: link.pack(),
+        ifindex: INTERFACE,
+        mtu: 1500,
+        generation: 1,
         source_mac: [0x02, 0, 0, 0, 0, 0x02],
         service,
         address: octets(address),

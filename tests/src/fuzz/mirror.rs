@@ -8,8 +8,8 @@ use aya::{
     util::nr_cpus,
 };
 use xdp_lb_common::abi::{
-    self, BackendEntry, BackendLink, Budget, FragmentEntry, NextHop, PrefixKey, ServiceEntry,
-    ServiceKey, TableRef, TokenBucket, map, mapped,
+    self, BackendEntry, Budget, FragmentEntry, NextHop, PrefixKey, ServiceEntry, ServiceKey,
+    TableRef, TokenBucket, map, mapped,
 };
 
 use crate::{
@@ -213,14 +213,11 @@ fn packed_backend(backend: &Backend) -> BackendEntry {
         };
     }
     let mac = backend.mac;
-    let link = BackendLink {
-        ifindex: backend.interface,
-        generation: backend.generation,
-        mtu: backend.mtu.unwrap_or(0),
-    };
     BackendEntry {
         next_hop: NextHop { mac, flags }.pack(),
-        link: link.pack(),
+        ifindex: backend.interface,
+        mtu: backend.mtu.unwrap_or(0),
+        generation: backend.generation,
         source_mac: backend.source_mac,
         service: backend.service,
         outer_tag: tag(0),

@@ -26,10 +26,7 @@ use xdp_lb::{
     dataplane::{Dataplane, Options, PinDirectory},
 };
 use xdp_lb_common::{
-    abi::{
-        BackendEntry, BackendLink, NextHop, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef,
-        mapped,
-    },
+    abi::{BackendEntry, NextHop, PrefixKey, ServiceEntry, ServiceKey, Slot, TableRef, mapped},
     hash::HashKey,
 };
 
@@ -322,10 +319,7 @@ impl Plane {
 
     /// The way to a backend has this MTU, in bytes of an IP packet.
     pub fn narrow(&mut self, index: u16, mtu: u16) {
-        self.edit_backend(index, |entry| {
-            let link = BackendLink::unpack(entry.link);
-            entry.link = BackendLink { mtu, ..link }.pack();
-        });
+        self.edit_backend(index, |entry| entry.mtu = mtu);
     }
 
     /// Frames to a backend have these tags, the outer one first; 0: none.
@@ -391,19 +385,15 @@ impl Plane {
     }
 
     fn generation(&self, index: u16) -> u16 {
-        BackendLink::unpack(self.dataplane.backend(index).link).generation
+        self.dataplane.backend(index).generation
     }
 
     fn set_backend(&mut self, index: u16, ifindex: u32, generation: u16, flags: u16) {
         let mac = backend_mac(index);
-        let link = BackendLink {
-            ifindex,
-            generation,
-            mtu: 0,
-        };
         let entry = BackendEntry {
             next_hop: NextHop { mac, flags }.pack(),
-            link: link.pack(),
+            ifindex,
+            generation,
             source_mac: OUTWARD_MAC,
             service: SERVICE,
             ..BackendEntry::default()

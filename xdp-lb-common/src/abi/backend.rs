@@ -9,8 +9,13 @@ use super::is_mapped;
 pub struct BackendEntry {
     /// A [`NextHop`] packed into one word.
     pub next_hop: u64,
-    /// A [`BackendLink`] packed into one word.
-    pub link: u64,
+    /// Index of the interface that leads to the next hop.
+    pub ifindex: u32,
+    /// The most bytes that an IP packet may have on the way, outer headers included; 0: any number.
+    pub mtu: u16,
+    /// Counts the backends that have had this index, so that a flow of an earlier one is not taken
+    /// for a flow of this one. Never 0 in an entry in use.
+    pub generation: u16,
     /// MAC address of the interface.
     pub source_mac: [u8; 6],
     /// The outer [`tag`](Self::tag) of the frames, 0: they have none.
@@ -40,7 +45,6 @@ impl BackendEntry {
     /// Its parts.
     #[must_use]
     pub fn split(&self) -> (BackendWay, BackendOwner, TunnelEnds) {
-        let link = BackendLink::unpack(self.link);
         let [a, b, c, d, e, f] = self.source_mac;
         let [g, h] = self.inner_tag.to_ne_bytes();
         let ends = TunnelEnds {
@@ -50,8 +54,8 @@ impl BackendEntry {
         let way = BackendWay {
             next_hop: self.next_hop,
             link: WayLink {
-                ifindex: link.ifindex,
-                mtu: link.mtu,
+                ifindex: self.ifindex,
+                mtu: self.mtu,
                 outer_tag: self.outer_tag,
             }
             .pack(),
@@ -60,7 +64,7 @@ impl BackendEntry {
         };
         let owner = BackendOwner {
             service: self.service,
-            generation: link.generation,
+            generation: self.generation,
         };
         (way, owner, ends)
     }
@@ -72,12 +76,9 @@ impl BackendEntry {
         let [a, b, c, d, e, f, g, h] = way.source.to_ne_bytes();
         Self {
             next_hop: way.next_hop,
-            link: BackendLink {
-                ifindex: link.ifindex,
-                generation: owner.generation,
-                mtu: link.mtu,
-            }
-            .pack(),
+            ifindex: link.ifindex,
+            mtu: link.mtu,
+            generation: owner.generation,
             source_mac: [a, b, c, d, e, f],
             outer_tag: link.outer_tag,
             service: owner.service,
@@ -111,11 +112,11 @@ pub struct BackendWay {
 /// The interface towards a backend, as packets need it: see [`BackendWay::link`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WayLink {
-    /// Index of the interface that leads to the next hop.
+    /// As in [`BackendEntry`].
     pub ifindex: u32,
-    /// The most bytes that an IP packet may have on the way, outer headers included; 0: any number.
+    /// As in [`BackendEntry`].
     pub mtu: u16,
-    /// The outer [`tag`](BackendEntry::tag) of the frames, 0: they have none.
+    /// As in [`BackendEntry`].
     pub outer_tag: u16,
 }
 
@@ -144,7 +145,7 @@ impl WayLink {
 pub struct BackendOwner {
     /// Id of the service that the backend belongs to.
     pub service: u32,
-    /// As in [`BackendLink`].
+    /// As in [`BackendEntry`].
     pub generation: u16,
 }
 
@@ -239,38 +240,6 @@ impl NextHop {
     }
 }
 
-/// The interface towards a backend, and which backend this is: see [`BackendEntry::link`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BackendLink {
-    /// Index of the interface that leads to the next hop.
-    pub ifindex: u32,
-    /// Counts the backends that have had this index, so that a flow of an earlier one is not taken
-    /// for a flow of this one. Never 0 in an entry in use.
-    pub generation: u16,
-    /// The most bytes that an IP packet may have on the way, outer headers included; 0: any number.
-    pub mtu: u16,
-}
-
-impl BackendLink {
-    /// The word that [`BackendEntry::link`] holds.
-    #[inline(always)]
-    #[must_use]
-    pub const fn pack(self) -> u64 {
-        (self.mtu as u64) << 48 | (self.generation as u64) << 32 | self.ifindex as u64
-    }
-
-    /// The opposite of [`pack`](Self::pack).
-    #[inline(always)]
-    #[must_use]
-    pub const fn unpack(word: u64) -> Self {
-        Self {
-            ifindex: word as u32,
-            generation: (word >> 32) as u16,
-            mtu: (word >> 48) as u16,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,12 +248,9 @@ mod tests {
     fn entry(address: [u8; 16], tunnel_source: [u8; 16]) -> BackendEntry {
         BackendEntry {
             next_hop: 1 << 63 | 2,
-            link: BackendLink {
-                ifindex: 0xfedc_ba98,
-                generation: 0x7654,
-                mtu: 0x3210,
-            }
-            .pack(),
+            ifindex: 0xfedc_ba98,
+            mtu: 0x3210,
+            generation: 0x7654,
             source_mac: [1, 2, 3, 4, 5, 6],
             outer_tag: 0x8f0f,
             service: 0xabcd_ef01,

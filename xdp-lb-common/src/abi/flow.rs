@@ -42,7 +42,7 @@ impl<A> FlowKey<A> {
 pub struct BackendRef {
     /// Index into [`map::BACKENDS`](super::map::BACKENDS).
     pub index: u16,
-    /// [`BackendLink::generation`](super::BackendLink::generation) at the time the reference was made.
+    /// [`BackendEntry::generation`](super::BackendEntry::generation) at the time the reference was made.
     pub generation: u16,
 }
 

@@ -15,7 +15,7 @@ mod service;
 mod slot;
 
 pub use self::{
-    backend::{BackendEntry, BackendLink, BackendOwner, BackendWay, NextHop, TunnelEnds, WayLink},
+    backend::{BackendEntry, BackendOwner, BackendWay, NextHop, TunnelEnds, WayLink},
     flow::{BackendRef, Budget, FlowKey, Timing, TokenBucket},
     flow_table::{BUCKET, BUCKET_BITS, FlowBucket, FlowEntry, Place, bucket_bits},
     fragment::{FragmentEntry, FragmentKey},
@@ -182,12 +182,12 @@ mod tests {
         };
         assert_eq!(NextHop::unpack(hop.pack()), hop);
         assert_eq!(hop.pack().to_ne_bytes()[..6], hop.mac);
-        let link = BackendLink {
+        let link = WayLink {
             ifindex: u32::MAX,
-            generation: u16::MAX,
             mtu: 1500,
+            outer_tag: u16::MAX,
         };
-        assert_eq!(BackendLink::unpack(link.pack()), link);
+        assert_eq!(WayLink::unpack(link.pack()), link);
         let backend = BackendRef {
             index: 65534,
             generation: 7,

@@ -2,9 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use xdp_lb_common::abi::{
-    BackendEntry, BackendLink, BackendOwner, BackendWay, NextHop, TunnelEnds, map,
-};
+use xdp_lb_common::abi::{BackendEntry, BackendOwner, BackendWay, NextHop, TunnelEnds, map};
 
 use super::{
     Dataplane, DataplaneError,
@@ -123,16 +121,12 @@ impl Dataplane {
 /// True if a packet that reads some words of the one entry and some of the other does nothing wrong:
 /// they differ in the next hop and in the MTU only, each within one word.
 fn is_safe_in_use(held: &BackendEntry, new: &BackendEntry) -> bool {
-    let link = BackendLink {
-        mtu: BackendLink::unpack(new.link).mtu,
-        ..BackendLink::unpack(held.link)
-    };
     let is_same_tunnel = NextHop::unpack(held.next_hop).flags & NextHop::TUNNEL_FLAGS
         == NextHop::unpack(new.next_hop).flags & NextHop::TUNNEL_FLAGS
         || new.next_hop == 0;
     let same = BackendEntry {
         next_hop: new.next_hop,
-        link: link.pack(),
+        mtu: new.mtu,
         ..*held
     };
     same == *new && is_same_tunnel
@@ -150,12 +144,9 @@ mod tests {
                 flags,
             }
             .pack(),
-            link: BackendLink {
-                ifindex,
-                generation: 3,
-                mtu,
-            }
-            .pack(),
+            ifindex,
+            mtu,
+            generation: 3,
             ..BackendEntry::default()
         };
         let held = entry(1, NextHop::FLAG_SERVING, 1500, 2);

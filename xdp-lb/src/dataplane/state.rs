@@ -42,7 +42,7 @@ impl Dataplane {
         let backends = (1..self.sizes.backends.min(u32::from(Slot::MIXED)))
             .filter_map(|index| u16::try_from(index).ok())
             .map(|index| (index, self.backend(index)))
-            .filter(|(_, entry)| entry.link != 0)
+            .filter(|(_, entry)| entry.generation != 0)
             .collect();
         Ok(Found {
             keys,

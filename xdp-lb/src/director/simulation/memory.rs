@@ -83,7 +83,9 @@ impl Memory {
         Found {
             keys,
             prefixes: prefixes.collect(),
-            backends: backends.filter(|(_, entry)| entry.link != 0).collect(),
+            backends: backends
+                .filter(|(_, entry)| entry.generation != 0)
+                .collect(),
         }
     }
 }

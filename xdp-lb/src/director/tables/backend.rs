@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use xdp_lb_common::abi::{BackendEntry, BackendLink, NextHop};
+use xdp_lb_common::abi::{BackendEntry, NextHop};
 
 use crate::{
     dataplane::DataplaneError,
@@ -27,14 +27,9 @@ pub(super) fn begin(
     address: IpAddr,
 ) -> Result<(), DataplaneError> {
     maps.begin_backend(index);
-    let generation = BackendLink::unpack(maps.backend(index).link).generation;
-    let link = BackendLink {
-        ifindex: 0,
-        generation: generation.checked_add(1).unwrap_or(1),
-        mtu: 0,
-    };
+    let generation = maps.backend(index).generation;
     let entry = BackendEntry {
-        link: link.pack(),
+        generation: generation.checked_add(1).unwrap_or(1),
         service,
         address: mapped(address),
         ..BackendEntry::default()
@@ -77,7 +72,6 @@ pub(super) fn moved(
 
 /// The entry of a backend that is reached this way.
 fn served(held: &BackendEntry, way: &Way) -> BackendEntry {
-    let generation = BackendLink::unpack(held.link).generation;
     let [outer_tag, inner_tag] = way.tags;
     let (flag, tunnel_source) = match way.tunnel {
         Some(TunnelEnd { flag, source }) => (flag, mapped(source)),
@@ -87,14 +81,10 @@ fn served(held: &BackendEntry, way: &Way) -> BackendEntry {
         mac: way.mac,
         flags: NextHop::FLAG_SERVING | flag,
     };
-    let link = BackendLink {
-        ifindex: way.ifindex,
-        generation,
-        mtu: way.mtu,
-    };
     BackendEntry {
         next_hop: next_hop.pack(),
-        link: link.pack(),
+        ifindex: way.ifindex,
+        mtu: way.mtu,
         source_mac: way.source_mac,
         outer_tag,
         inner_tag,
@@ -105,14 +95,8 @@ fn served(held: &BackendEntry, way: &Way) -> BackendEntry {
 
 /// An entry whose backend is gone: only the generation stays.
 fn retired(held: &BackendEntry) -> BackendEntry {
-    let generation = BackendLink::unpack(held.link).generation;
     BackendEntry {
-        link: BackendLink {
-            ifindex: 0,
-            generation,
-            mtu: 0,
-        }
-        .pack(),
+        generation: held.generation,
         ..BackendEntry::default()
     }
 }

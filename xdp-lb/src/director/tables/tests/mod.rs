@@ -15,7 +15,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use xdp_lb_common::abi::{BackendLink, NextHop, ServiceEntry, ServiceKey, Slot};
+use xdp_lb_common::abi::{NextHop, ServiceEntry, ServiceKey, Slot};
 
 use self::memory::{FEW, MANY, SIZES, watched};
 use super::*;
@@ -291,7 +291,7 @@ fn an_index_that_is_used_again_has_another_generation() {
         world.apply(&[service("web", 80, &[1 + round % 2])]);
         let (_, table) = world.tables.find("web").unwrap();
         let index = table.members[&address(1 + round % 2)];
-        let generation = BackendLink::unpack(world.maps.backend(index).link).generation;
+        let generation = world.maps.backend(index).generation;
         assert!(
             generation > 0 && seen.insert((index, generation)),
             "{index} {generation}"

@@ -20,8 +20,7 @@ fn the_way_to_a_backend_is_in_its_entry() {
     let entry = world.maps.backend(table.members[&address(1)]);
     let flags = NextHop::FLAG_SERVING | NextHop::FLAG_GUE;
     assert_eq!(NextHop::unpack(entry.next_hop).flags, flags);
-    let BackendLink { ifindex, mtu, .. } = BackendLink::unpack(entry.link);
-    assert_eq!((ifindex, mtu), (2, 1400));
+    assert_eq!((entry.ifindex, entry.mtu), (2, 1400));
     assert_eq!((entry.outer_tag, entry.inner_tag), (0x8064, 20));
     assert_eq!(entry.tunnel_source, mapped(address(2)));
 }
@@ -49,8 +48,6 @@ fn another_way_moves_no_slot_and_is_written_for_all_backends_at_once() {
         .backends
         .iter()
         .filter(|entry| entry.next_hop != 0);
-    let links: Vec<_> = in_use
-        .map(|entry| BackendLink::unpack(entry.link).ifindex)
-        .collect();
-    assert_eq!(links, [7; 5]);
+    let interfaces: Vec<_> = in_use.map(|entry| entry.ifindex).collect();
+    assert_eq!(interfaces, [7; 5]);
 }
