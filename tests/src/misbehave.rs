@@ -41,7 +41,7 @@ pub enum Manner {
     EndlessBody,
     /// It sends this, whatever it is asked, and closes when the client has.
     Says(&'static [u8]),
-    /// It sends the first of these and then the second without an end, and reads nothing.
+    /// Once it is asked, it sends the first of these and then the second without an end, and reads nothing.
     Floods(&'static [u8], &'static [u8]),
     /// It speaks TLS with this certificate, and answers well.
     Tls(Identity),
@@ -160,6 +160,8 @@ fn serve(
     if let Manner::Floods(first, then) = manner {
         // So that it is soon full.
         SockRef::from(&stream).set_recv_buffer_size(4096)?;
+        // An answer to nothing would be another fault, where it comes before the request is sent.
+        wait_for_request(&stream, is_over)?;
         stream.write_all(first)?;
         return forever(&mut stream, &then.repeat(1000), is_over);
     }
@@ -231,6 +233,17 @@ fn read_request(stream: &mut impl io::Read, is_over: &AtomicBool) -> io::Result<
         }
     }
     Ok(read)
+}
+
+/// Waits for the first byte, and leaves it unread.
+fn wait_for_request(stream: &TcpStream, is_over: &AtomicBool) -> io::Result<()> {
+    while !is_over.load(Ordering::Relaxed) {
+        match stream.peek(&mut [0]) {
+            Err(error) if is_late(&error) => {}
+            other => return other.map(drop),
+        }
+    }
+    Ok(())
 }
 
 /// Writes the same again and again, until the client has gone.
