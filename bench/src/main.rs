@@ -31,6 +31,10 @@ struct Arguments {
     /// Services: what many flows cost is a matter of how much memory their lookup tables take.
     #[arg(long, default_value_t = SCALE.services, value_parser = clap::value_parser!(u8).range(1..=250))]
     services: u8,
+    /// Rounds of each case [default: 15, or 3 with --quick]: all cases are gone through again after each five, so that the
+    /// rounds of each are spread over the whole time.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
 }
 
 /// What directors with many services have.
@@ -58,10 +62,16 @@ const QUICK: Plan = Plan {
     singles: 200,
 };
 
+/// Rounds of a case, after which the others have theirs.
+const ROUNDS_AT_A_TIME: u32 = 5;
+/// Rounds of each lookup table.
+const TABLE_ROUNDS: u32 = 15;
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut plan = if arguments.quick { QUICK } else { THOROUGH };
     plan.scale.services = arguments.services;
+    plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
     let mut report = Report {
         machine: Machine::this()?,
         frame_bytes: [Family::V4.frame(), Family::V6.frame()]
@@ -77,24 +87,27 @@ fn main() -> Result<()> {
         waits: Vec::new(),
     };
     let mut memory = Memory::new();
-    for mode in Mode::ALL {
-        for family in [Family::V4, Family::V6] {
-            let cases: Vec<Case> = Case::all(mode, family)
-                .filter(|case| is_wanted(case, &arguments.filters))
-                .collect();
-            if cases.is_empty() {
-                continue;
+    for pass in plan.passes(ROUNDS_AT_A_TIME) {
+        for mode in Mode::ALL {
+            for family in [Family::V4, Family::V6] {
+                let cases: Vec<Case> = Case::all(mode, family)
+                    .filter(|case| is_wanted(case, &arguments.filters))
+                    .collect();
+                if cases.is_empty() {
+                    continue;
+                }
+                // One after the other, so that the maps of one are gone when the next begins.
+                let namespace = Namespace::new("bench")?;
+                namespace.run(|| run(mode, family, &cases, pass, &mut report, &mut memory))?;
             }
-            // One after the other, so that the maps of one are gone when the next begins.
-            let namespace = Namespace::new("bench")?;
-            namespace.run(|| run(mode, family, &cases, plan, &mut report, &mut memory))?;
         }
     }
     report.memory = memory.into_times();
     let is_wanted = |name: &str| is_any_in(name, &arguments.filters);
-    report.tables = tables::measure(plan.scale.table_size, plan.rounds, is_wanted)?;
+    let rounds = plan.rounds.min(TABLE_ROUNDS);
+    report.tables = tables::measure(plan.scale.table_size, rounds, is_wanted)?;
     if !report.tables.is_empty() {
-        report.waits = waits(plan)?;
+        report.waits = waits(rounds)?;
     }
     println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
@@ -109,7 +122,7 @@ fn is_any_in(name: &str, filters: &[String]) -> bool {
 }
 
 /// How long it takes to wait for the packets under way, in milliseconds.
-fn waits(plan: Plan) -> Result<Vec<f64>> {
+fn waits(rounds: u32) -> Result<Vec<f64>> {
     let scale = Scale {
         services: 1,
         backends: 1,
@@ -119,7 +132,7 @@ fn waits(plan: Plan) -> Result<Vec<f64>> {
     Namespace::new("bench")?.run(|| {
         let plane = Plane::open(Mode::L2, Family::V4, scale)?;
         let wait = || tables::milliseconds(|| plane.wait_for_packets_in_flight());
-        (0..plan.rounds).map(|_| wait()).collect()
+        (0..rounds).map(|_| wait()).collect()
     })
 }
 
@@ -144,8 +157,8 @@ fn run(
         memory.measure()?;
         let measured = measure(&mut plane, &mut wrapper, case, plan)?;
         let median = measured.summary().program.median;
-        eprintln!("{:<28} {median:>7.1} ns", case.name());
-        report.cases.push(measured);
+        let rounds = report.add(measured);
+        eprintln!("{:<28} {median:>7.1} ns, {rounds} rounds", case.name());
     }
     Ok(())
 }

@@ -30,6 +30,17 @@ pub struct Plan {
     pub singles: u32,
 }
 
+impl Plan {
+    /// The same in parts, of so many rounds at the most.
+    pub fn passes(self, rounds: u32) -> impl Iterator<Item = Self> {
+        let parts = self.rounds.div_ceil(rounds);
+        (0..parts).map(move |part| Self {
+            rounds: rounds.min(self.rounds - part * rounds),
+            ..self
+        })
+    }
+}
+
 /// A program that takes its turn.
 #[derive(Clone, Copy)]
 enum Turn {
@@ -254,4 +265,26 @@ pub fn check(before: &Counters, after: &Counters, expected: &[(Counter, u64)]) -
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_have_all_rounds_between_them() {
+        let rounds = |rounds: u32, at_a_time| -> Vec<u32> {
+            let plan = Plan {
+                scale: Scale::default(),
+                rounds,
+                connections: 1,
+                packets: 2,
+                singles: 3,
+            };
+            plan.passes(at_a_time).map(|pass| pass.rounds).collect()
+        };
+        assert_eq!(rounds(15, 5), [5, 5, 5]);
+        assert_eq!(rounds(7, 5), [5, 2]);
+        assert_eq!(rounds(3, 5), [3]);
+    }
 }

@@ -85,6 +85,11 @@ fn balance<P: Path>(
     service: &Service,
     found: *mut Found,
 ) -> Result<Way, Outcome> {
+    let place = Place::of(hash.flow, timing!(bucket_bits));
+    if P::IS_COMMON && service.tracks() && !service.is_adaptive() && segment != Segment::Opens {
+        let known = flows::look_up(place, service.idle_ticks, found);
+        return by_entry::<P>(&known, segment, hash.slot, service);
+    }
     let slot = find_slot(hash.slot, service);
     if !service.tracks() || (service.is_adaptive() && slot.is_settled()) {
         return by_slot(slot, service);
@@ -95,7 +100,6 @@ fn balance<P: Path>(
         }
         P::rare()?;
     }
-    let place = Place::of(hash.flow, timing!(bucket_bits));
     let known = flows::look_up(place, service.idle_ticks, found);
     if segment == Segment::Opens {
         match by_opening(frame, &known, slot, service) {
@@ -123,6 +127,24 @@ pub(crate) fn reference(way: &Way) -> BackendRef {
         index: way.backend,
         generation: owner(way).generation,
     }
+}
+
+/// Where all flows are remembered, for a packet that opens no connection: the backend that its flow is at. The slot, which has
+/// nothing to say to that, would be one more wait for memory.
+#[inline(always)]
+fn by_entry<P: Path>(
+    known: &Known,
+    segment: Segment,
+    hash: u64,
+    service: &Service,
+) -> Result<Way, Outcome> {
+    if flows::is_unknown(known) {
+        // It is what the other path needs. Where many are unknown, the processor takes the next one for unknown as well, and
+        // waits for the entry and the slot at a time.
+        find_slot(hash, service);
+    }
+    let backend = flows::continued::<P>(known, segment)?;
+    serving_for(service, backend).ok_or(Outcome::RARE)
 }
 
 /// For a packet that opens no connection: the backend that its flow is at, else by its slot.

@@ -176,6 +176,12 @@ pub(crate) fn forget(known: &Known) {
     }
 }
 
+/// True if there is no entry.
+#[inline(always)]
+pub(crate) fn is_unknown(known: &Known) -> bool {
+    known.entry().is_none()
+}
+
 /// True if the entry is of an opening, which the next packet makes a flow of.
 #[inline(always)]
 pub(crate) fn is_opening(known: &Known) -> bool {

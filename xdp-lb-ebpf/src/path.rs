@@ -4,6 +4,9 @@ use crate::outcome::Outcome;
 
 /// A way through the program.
 pub(crate) trait Path {
+    /// Whether it is [`Common`].
+    const IS_COMMON: bool;
+
     /// Said where something comes that is not common.
     ///
     /// Nothing may have been done by then that must not be done twice: nothing written to the frame, nothing counted.
@@ -18,6 +21,8 @@ pub(crate) struct Common;
 pub(crate) struct Whole;
 
 impl Path for Common {
+    const IS_COMMON: bool = true;
+
     #[inline(always)]
     fn rare() -> Result<(), Outcome> {
         Err(Outcome::RARE)
@@ -25,6 +30,8 @@ impl Path for Common {
 }
 
 impl Path for Whole {
+    const IS_COMMON: bool = false;
+
     #[inline(always)]
     fn rare() -> Result<(), Outcome> {
         Ok(())

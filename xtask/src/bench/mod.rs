@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::report::Report;
@@ -51,6 +51,10 @@ pub struct Options {
     /// how much memory their lookup tables take, 64 KiB each.
     #[arg(long, value_name = "N", conflicts_with_all = ["write_docs", "from"])]
     services: Option<u8>,
+    /// Rounds that each case of the XDP program is measured in, 1 to 1000 [default: 15]. Where the machine is shared and
+    /// noisy, more of them find the moments that are quiet.
+    #[arg(long, value_name = "N", conflicts_with = "from")]
+    rounds: Option<u32>,
     /// Where to write what was measured of the XDP program, bench.json in cargo's target folder when
     /// not given; or what `requests` or `churn` found.
     #[arg(long, value_name = "FILE")]
@@ -75,10 +79,16 @@ pub struct Options {
 ///
 /// If setup, the build or a benchmark fails.
 pub fn run(options: &Options) -> Result<()> {
-    if let (Some(_), Some(other)) = (options.services, options.filters.first())
-        && OTHERS.contains(&other.as_str())
-    {
-        bail!("--services is for the XDP program: `{other}` has services of its own");
+    let others = |first: &&String| OTHERS.contains(&first.as_str());
+    if let Some(other) = options.filters.first().filter(others) {
+        ensure!(
+            options.services.is_none(),
+            "--services is for the XDP program: `{other}` has services of its own"
+        );
+        ensure!(
+            options.rounds.is_none(),
+            "--rounds is for the XDP program: `{other}` has rounds of its own"
+        );
     }
     match options.filters.as_slice() {
         [only] if only == "health" => return daemon(options, health::run),
@@ -226,6 +236,9 @@ fn packets(program: &Path, options: &Options) -> Result<Report> {
     }
     if let Some(services) = options.services {
         command.arg(format!("--services={services}"));
+    }
+    if let Some(rounds) = options.rounds {
+        command.arg(format!("--rounds={rounds}"));
     }
     found(command.arg("--").args(&options.filters))
 }

@@ -124,6 +124,11 @@ pub struct Round {
     pub program: f64,
 }
 
+/// Of how many rounds of a case one is called quiet.
+const QUIET_OF: usize = 20;
+/// Quiet rounds of a case, if it has as many.
+const QUIET: usize = 5;
+
 /// A case in short: nanoseconds per packet, without the wrapper's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
@@ -141,6 +146,35 @@ pub struct Summary {
     pub floor_stateless: Option<Spread>,
     /// The program's time divided by that of the floor that balances.
     pub by_stateless: Option<Spread>,
+    /// What the quiet rounds show: see [`Case::quiet`]. `None` where no memory is waited for.
+    pub quiet: Option<Quiet>,
+}
+
+/// A case by its quiet rounds alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quiet {
+    /// The program under test, without the wrapper's time.
+    pub program: Spread,
+    /// The program's time divided by that of the floor that reads headers, with the wrapper's time in both.
+    pub with_wrapper: Spread,
+}
+
+impl Report {
+    /// Takes what was measured of a case: for the first time, or once more. Returns how many rounds it has now.
+    pub fn add(&mut self, case: Case) -> usize {
+        let known = self.cases.iter_mut().find(|known| known.is(&case));
+        match known {
+            Some(known) => {
+                known.rounds.extend(case.rounds);
+                known.rounds.len()
+            }
+            None => {
+                let rounds = case.rounds.len();
+                self.cases.push(case);
+                rounds
+            }
+        }
+    }
 }
 
 /// The middle of some values: the median, and the quartiles that half of the values lie between.
@@ -154,7 +188,49 @@ pub struct Spread {
     pub upper: f64,
 }
 
+impl Round {
+    fn with_wrapper(&self) -> f64 {
+        self.program / self.floor_parse
+    }
+
+    fn net(&self) -> f64 {
+        self.program - self.wrapper
+    }
+}
+
 impl Case {
+    fn is(&self, other: &Self) -> bool {
+        let name = |case: &Self| {
+            let Self {
+                mode,
+                family,
+                tracking,
+                traffic,
+                ..
+            } = case;
+            [mode, family, tracking, traffic].map(String::clone)
+        };
+        name(self) == name(other)
+    }
+
+    /// The rounds in which the floor that balances waited least for memory: one in twenty, and five at the least. That is another
+    /// program, so what the program under test took then is not what these rounds are chosen by, be it little or much.
+    ///
+    /// None where this floor was not measured.
+    #[must_use]
+    pub fn quiet(&self) -> Vec<Round> {
+        let mut rounds = self.rounds.clone();
+        rounds.retain(|round| round.floor_stateless.is_some());
+        rounds.sort_by(|a, b| f64::total_cmp(&floor(a), &floor(b)));
+        let count = rounds.len().div_ceil(QUIET_OF).max(QUIET);
+        rounds.truncate(count);
+        return rounds;
+
+        fn floor(round: &Round) -> f64 {
+            round.floor_stateless.unwrap_or(f64::INFINITY)
+        }
+    }
+
     /// The medians over the rounds.
     #[must_use]
     pub fn summary(&self) -> Summary {
@@ -172,16 +248,21 @@ impl Case {
         let (floor_stateless, by_stateless) = stateless
             .map(|(floor, ratios)| (Spread::of(&floor), Spread::of(&ratios)))
             .unzip();
-        let with_wrapper = self.rounds.iter();
-        let with_wrapper = with_wrapper.map(|round| round.program / round.floor_parse);
+        let with_wrapper: Vec<f64> = self.rounds.iter().map(Round::with_wrapper).collect();
+        let quiet = self.quiet();
+        let quiet = (!quiet.is_empty()).then(|| Quiet {
+            program: Spread::of(&quiet.iter().map(Round::net).collect::<Vec<_>>()),
+            with_wrapper: Spread::of(&quiet.iter().map(Round::with_wrapper).collect::<Vec<_>>()),
+        });
         Summary {
             floor_tx: Spread::of(&net(|round| round.floor_tx)),
             floor_parse: Spread::of(&parse),
             program: Spread::of(&program),
             ratio: Spread::of(&ratios),
-            with_wrapper: Spread::of(&with_wrapper.collect::<Vec<_>>()),
+            with_wrapper: Spread::of(&with_wrapper),
             floor_stateless,
             by_stateless,
+            quiet,
         }
     }
 }
@@ -271,6 +352,97 @@ mod tests {
         assert!(Spread::of(&[]).median.is_nan());
     }
 
+    fn case(traffic: &str, rounds: Vec<Round>) -> Case {
+        Case {
+            mode: "l2".to_owned(),
+            family: "ipv4".to_owned(),
+            tracking: "full".to_owned(),
+            traffic: traffic.to_owned(),
+            packets_per_run: 1,
+            connections: 1,
+            rounds,
+            single: 60.0,
+        }
+    }
+
+    /// A round in which the floor that balances took so long, and the program something else.
+    fn waiting(stateless: f64, program: f64) -> Round {
+        Round {
+            wrapper: 10.0,
+            floor_tx: 12.0,
+            floor_parse: 20.0,
+            floor_stateless: Some(stateless),
+            program,
+        }
+    }
+
+    #[test]
+    fn rounds_are_quiet_by_what_the_other_program_waited() {
+        // The program itself is slowest in those.
+        let rounds: Vec<Round> = (0..200)
+            .map(|n| f64::from((n * 77 + 13) % 200))
+            .map(|wait| waiting(30.0 + wait, 1000.0 - wait))
+            .collect();
+        let quiet = case("flows", rounds.clone()).quiet();
+        let waits: Vec<_> = quiet
+            .iter()
+            .filter_map(|round| round.floor_stateless)
+            .collect();
+        assert_eq!(
+            waits,
+            (0..10).map(|n| 30.0 + f64::from(n)).collect::<Vec<_>>()
+        );
+        let few = case("flows", rounds[..21].to_vec()).quiet();
+        assert_eq!(few.len(), 5);
+        let fewer = case("flows", rounds[..2].to_vec());
+        assert_eq!(fewer.quiet().len(), 2);
+        let shown = fewer.summary().quiet.expect("quiet rounds");
+        assert_eq!(
+            shown.program,
+            Spread::of(&fewer.rounds.iter().map(Round::net).collect::<Vec<_>>())
+        );
+    }
+
+    #[test]
+    fn no_round_is_quiet_where_no_memory_is_waited_for() {
+        let round = Round {
+            floor_stateless: None,
+            ..waiting(0.0, 30.0)
+        };
+        let case = case("no-service", vec![round; 30]);
+        assert!(case.quiet().is_empty());
+        assert_eq!(case.summary().quiet, None);
+        assert_eq!(case.summary().with_wrapper, spread(1.5, 1.5, 1.5));
+    }
+
+    #[test]
+    fn what_is_measured_once_more_has_more_rounds() {
+        let mut report = Report {
+            machine: Machine::any(),
+            frame_bytes: [64, 80],
+            services: 1,
+            backends_per_service: 1,
+            table_size: 1,
+            flow_limit: 1,
+            program: None,
+            cases: Vec::new(),
+            memory: Vec::new(),
+            tables: Vec::new(),
+            waits: Vec::new(),
+        };
+        let [one, other] = [waiting(30.0, 40.0), waiting(50.0, 60.0)];
+        assert_eq!(report.add(case("flows", vec![one])), 1);
+        assert_eq!(report.add(case("syns", vec![one, one])), 2);
+        assert_eq!(report.add(case("flows", vec![other])), 2);
+        assert_eq!(
+            report.cases,
+            [
+                case("flows", vec![one, other]),
+                case("syns", vec![one, one])
+            ]
+        );
+    }
+
     #[test]
     fn the_wrapper_of_the_same_round_is_subtracted() {
         let round = |wrapper: f64| Round {
@@ -280,16 +452,7 @@ mod tests {
             floor_stateless: Some(wrapper + 25.0),
             program: wrapper + 50.0,
         };
-        let case = Case {
-            mode: "l2".to_owned(),
-            family: "ipv4".to_owned(),
-            tracking: "full".to_owned(),
-            traffic: "flows".to_owned(),
-            packets_per_run: 1,
-            connections: 1,
-            rounds: vec![round(10.0), round(30.0), round(20.0)],
-            single: 60.0,
-        };
+        let case = case("flows", vec![round(10.0), round(30.0), round(20.0)]);
         let summary = case.summary();
         assert_eq!(summary.floor_tx, spread(2.0, 2.0, 2.0));
         assert_eq!(summary.floor_parse.median, 5.0);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::figures::Figures;
 use super::report::{Case, MemoryTimes, Report, Spread, TableTimes};
 
-const HEADINGS: [&str; 14] = [
+const HEADINGS: [&str; 16] = [
     "mode",
     "family",
     "tracking",
@@ -19,6 +19,8 @@ const HEADINGS: [&str; 14] = [
     "with wrapper",
     "stateless",
     "by it",
+    "quiet ns",
+    "with wrapper",
     "single",
 ];
 /// Columns of words; those behind are numbers.
@@ -184,6 +186,8 @@ fn row(case: &Case) -> [String; HEADINGS.len()] {
         format!("{:.1}", summary.with_wrapper.median),
         if_any(summary.floor_stateless),
         if_any(summary.by_stateless),
+        if_any(summary.quiet.map(|quiet| quiet.program)),
+        if_any(summary.quiet.map(|quiet| quiet.with_wrapper)),
         format!("{:.0}", case.single),
     ]
 }
