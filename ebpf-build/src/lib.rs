@@ -141,6 +141,10 @@ fn compile(
         // off; removing would let a config file's setting through.
         .env("RUSTC_WRAPPER", "")
         .env("RUSTC_WORKSPACE_WRAPPER", "")
+        // The outer call's jobs: another build script may hold one while it waits for this one to give the folder free, and
+        // processors would be idle.
+        .env_remove("CARGO_MAKEFLAGS")
+        .env_remove("MAKEFLAGS")
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTUP_TOOLCHAIN");
     let status = cargo
