@@ -1,5 +1,6 @@
-//! VRRP: two directors, and who of them has the VIPs.
+//! Two directors: who of them has the VIPs (VRRP), and that they agree on the backends.
 
+mod agreement;
 mod decoded;
 mod dying;
 mod failover;
