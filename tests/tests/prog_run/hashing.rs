@@ -16,9 +16,11 @@ use xdp_lb_tests::{
 const BACKENDS: u16 = 997;
 /// As many of them as a table at rest can have, or nearly.
 const FEW: u16 = 251;
+/// Slots of the largest table.
+const LARGE: u32 = 65_537;
 /// Slots in the arena.
-const ARENA: u32 = 65_537 + 1001;
-/// Flows tried on each of 250 tables; other kernels run this under emulation.
+const ARENA: u32 = LARGE + 1001;
+/// Flows tried on each of 220 tables; other kernels run this under emulation.
 const FLOWS: usize = 40;
 
 /// Runs `test` on a plane with all backends and a large arena.
@@ -85,9 +87,15 @@ fn agree(key: HashKey, affinity: Affinity) {
     on_large_plane(key, |plane| {
         let mut random = Random::new(7);
         let arena = plane.dataplane().sizes().slots;
-        for size in [1, 2, 7, 1000, 65_537] {
-            let offsets = [0, 1, 2, 501, arena - size].into_iter();
-            for (offset, backends) in offsets.flat_map(|it| [(it, BACKENDS), (it, FEW)]) {
+        for size in [1, 2, 7, 1000, LARGE] {
+            // The largest one takes the most time, and is nearly all of the arena wherever it is.
+            let offsets: &[u32] = if size < LARGE {
+                &[0, 1, 2, 501, arena - size]
+            } else {
+                &[0, arena - size]
+            };
+            let tables = offsets.iter().flat_map(|it| [(*it, BACKENDS), (*it, FEW)]);
+            for (offset, backends) in tables {
                 deal(plane, offset, size, backends);
                 plane.configure(SERVICE, |service| {
                     service.flags = match affinity {
