@@ -26,11 +26,15 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use crate::abi::{Difference, FRAME, SHORT_FRAME, State, drawn};
+use crate::abi::{Difference, FRAME, Listed, SHORT_FRAME, State, drawn};
 
 /// One entry.
 #[map]
 static STATE: Array<State> = Array::with_max_entries(1, 0);
+
+/// Packets of the first connections, each of which can be fetched from memory.
+#[map]
+static LIST: Array<Listed> = Array::with_max_entries(1, 0);
 
 /// One slot: the program under test.
 #[map]
@@ -97,6 +101,15 @@ fn restore(ctx: *mut xdp_md, state: &mut State) -> Option<()> {
 /// Writes all of the frame, a packet of this connection.
 #[inline(always)]
 fn write(ctx: &XdpContext, state: &State, connection: u32) -> Option<()> {
+    if connection < state.listed {
+        // SAFETY: nobody writes the list while packets are under way.
+        let words = unsafe { &*LIST.get_ptr(connection)? };
+        return if state.frame == FRAME as u32 {
+            fill::<{ FRAME / 8 }>(ctx, |index| words[index])
+        } else {
+            fill::<{ SHORT_FRAME / 8 }>(ctx, |index| words[index])
+        };
+    }
     let own = Difference::new(connection, state.services);
     if state.frame == FRAME as u32 {
         fill::<{ FRAME / 8 }>(ctx, |index| own.apply_v6(index, state.base[index]))

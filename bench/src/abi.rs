@@ -11,6 +11,9 @@ pub const SHORT_FRAME: usize = 64;
 /// A frame, all of it or the first [`SHORT_FRAME`] bytes.
 pub type Template = [u64; FRAME / 8];
 
+/// A frame in a list, at the beginning of a cache line.
+pub type Listed = [u64; 16];
+
 /// The most connections that packets can be of: they have 24 bits of a client's address and port for themselves.
 pub const CONNECTIONS: u32 = 1 << 24;
 
@@ -39,6 +42,8 @@ pub struct State {
     pub growth: i32,
     /// Bytes of each frame: [`FRAME`] or [`SHORT_FRAME`].
     pub frame: u32,
+    /// Connections whose packets are in the list; those of the others are computed.
+    pub listed: u32,
     /// Bytes of the frame as the last packet's program left it.
     pub length: u32,
     /// Slots of each service, for `stateless`.
@@ -50,6 +55,9 @@ pub struct State {
     /// Packets that could not be written anew, or that the program `grow` could not change.
     pub failures: u64,
 }
+
+// The kernel is given all bytes of it, so none is without a value.
+const _: () = assert!(size_of::<State>() == size_of::<Template>() + 10 * 4 + 2 * 8);
 
 /// The number of a connection of so many, drawn at random: the same for the same `step`.
 ///

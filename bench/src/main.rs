@@ -31,6 +31,9 @@ struct Arguments {
     /// Services: what many flows cost is a matter of how much memory their lookup tables take.
     #[arg(long, default_value_t = SCALE.services, value_parser = clap::value_parser!(u8).range(1..=250))]
     services: u8,
+    /// Packets are computed, instead of coming from a list in memory.
+    #[arg(long)]
+    computed: bool,
     /// Rounds of each case [default: 15, or 3 with --quick]: all cases are gone through again after each five, so that the
     /// rounds of each are spread over the whole time.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -44,6 +47,7 @@ const SCALE: Scale = Scale {
     table_size: 65_537,
     // Sparse enough that none of the connections displaces another.
     flows: 16_000_000,
+    listed: 0,
 };
 
 const THOROUGH: Plan = Plan {
@@ -71,6 +75,9 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut plan = if arguments.quick { QUICK } else { THOROUGH };
     plan.scale.services = arguments.services;
+    if !arguments.computed {
+        plan.scale.listed = 10 * plan.connections;
+    }
     plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
     let mut report = Report {
         machine: Machine::this()?,
@@ -80,6 +87,7 @@ fn main() -> Result<()> {
         backends_per_service: plan.scale.backends.into(),
         table_size: plan.scale.table_size,
         flow_limit: plan.scale.flows,
+        listed: !arguments.computed,
         program: None,
         cases: Vec::new(),
         memory: Vec::new(),
@@ -128,6 +136,7 @@ fn waits(rounds: u32) -> Result<Vec<f64>> {
         backends: 1,
         table_size: 1,
         flows: 1,
+        listed: 0,
     };
     Namespace::new("bench")?.run(|| {
         let plane = Plane::open(Mode::L2, Family::V4, scale)?;

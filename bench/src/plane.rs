@@ -83,6 +83,8 @@ pub struct Scale {
     pub table_size: u32,
     /// Flows that can be remembered.
     pub flows: u32,
+    /// Connections whose packets are in a list, and not computed.
+    pub listed: u32,
 }
 
 /// Time that flows are remembered: longer than any benchmark takes.

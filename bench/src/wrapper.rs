@@ -13,7 +13,7 @@ use aya::{
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    abi::{CONNECTIONS, FRAME, SlotLine, State, StatelessBackend, Template, drawn},
+    abi::{CONNECTIONS, FRAME, Listed, SlotLine, State, StatelessBackend, Template, drawn},
     packets::{self, Family, Packets},
     plane::Scale,
     random::Random,
@@ -118,6 +118,9 @@ pub struct Wrapper {
     ebpf: Ebpf,
     state: Array<MapData, State>,
     program: ProgramArray<MapData>,
+    list: Array<MapData, Listed>,
+    /// Of the packets in the list: the first one, services, and how many they are.
+    listed: (Template, u32, u32),
     /// Of the packets.
     family: Family,
     /// Of [`Own::FloorStateless`].
@@ -143,6 +146,7 @@ impl Wrapper {
             .map_max_entries("SLOTS", lines)
             .map_max_entries("BACKENDS", backends)
             .map_max_entries("COUNTS", backends)
+            .map_max_entries("LIST", scale.listed.max(1))
             .load(OBJECT)
             .context("cannot load the wrapper's object")?;
         for own in Own::ALL {
@@ -158,6 +162,8 @@ impl Wrapper {
         Ok(Self {
             state: take(&mut ebpf, "STATE")?,
             program: take(&mut ebpf, "PROGRAM")?,
+            list: take(&mut ebpf, "LIST")?,
+            listed: (Template::default(), 0, 0),
             family: Family::V4,
             scale,
             ebpf,
@@ -183,10 +189,31 @@ impl Wrapper {
             frame: u32::try_from(packets.family.frame())?,
             table_size: self.scale.table_size,
             backends: self.scale.backends.into(),
+            listed: packets.connections.min(self.scale.listed),
             ..State::default()
         };
         self.family = packets.family;
+        self.list(packets, state.listed)?;
         Ok(self.state.set(0, state, 0)?)
+    }
+
+    /// Puts the packets of the first connections into the list, as far as they are not there.
+    fn list(&mut self, packets: &Packets, count: u32) -> Result<()> {
+        let (base, services, listed) = self.listed;
+        let begin = if (base, services) == (packets.base, packets.services) {
+            listed
+        } else {
+            0
+        };
+        self.listed = (packets.base, packets.services, begin);
+        for connection in begin..count {
+            let mut entry = Listed::default();
+            let packet = packets.get(connection);
+            entry[..packet.len()].copy_from_slice(&packet);
+            self.list.set(connection, entry, 0)?;
+        }
+        self.listed.2 = begin.max(count);
+        Ok(())
     }
 
     /// Sets what [`Own::Grow`] adds to the head of each frame, in bytes; negative: takes away.

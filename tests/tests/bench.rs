@@ -28,6 +28,7 @@ const SCALE: Scale = Scale {
     table_size: 251,
     // Sparse, so that no flow displaces another.
     flows: 1 << 18,
+    listed: 0,
 };
 
 fn in_namespace(test: impl FnOnce() + Send) {
@@ -71,6 +72,39 @@ fn the_wrapper_writes_the_packet_of_any_connection() {
                     let packet = connection(number, vip(family, service)).packet(Segment::Ack);
                     assert_eq!(run.frame, packets::bytes(family, &packet), "{number}");
                 }
+            }
+        }
+    });
+}
+
+#[test]
+fn packets_from_the_list_are_those_that_would_be_computed() {
+    in_namespace(|| {
+        let scale = Scale {
+            listed: 70,
+            ..SCALE
+        };
+        let mut wrapper = Wrapper::open(scale).expect("the wrapper loads");
+        // Fewer than there is room for, more, others, and less of what was there before.
+        for (family, segment, connections) in [
+            (Family::V4, Segment::Ack, 50),
+            (Family::V4, Segment::Ack, 100),
+            (Family::V4, Segment::Syn, 1),
+            (Family::V4, Segment::Syn, 100),
+            (Family::V6, Segment::Syn, 100),
+            (Family::V6, Segment::Ack, 70),
+            (Family::V4, Segment::Ack, 20),
+        ] {
+            let packets = Packets::to_services(family, segment, SCALE, connections);
+            wrapper.set_packets(&packets).expect("not too many");
+            for count in 1..=connections {
+                let run = wrapper.run(count, ORDER).expect("they could be written");
+                let packet = packets.get(ORDER.last_of(count, connections));
+                assert_eq!(
+                    run.frame,
+                    packets::bytes(family, &packet),
+                    "{segment:?}, packet {count} of {connections}"
+                );
             }
         }
     });

@@ -51,6 +51,10 @@ pub struct Options {
     /// how much memory their lookup tables take, 64 KiB each.
     #[arg(long, value_name = "N", conflicts_with_all = ["write_docs", "from"])]
     services: Option<u8>,
+    /// Packets for the XDP program are computed in the processor's registers, and do not come from a list in memory: all
+    /// caches are the program's then, and the floors wait for nothing.
+    #[arg(long, conflicts_with_all = ["write_docs", "from"])]
+    computed: bool,
     /// Rounds that each case of the XDP program is measured in, 1 to 1000 [default: 15]. Where the machine is shared and
     /// noisy, more of them find the moments that are quiet.
     #[arg(long, value_name = "N", conflicts_with = "from")]
@@ -88,6 +92,10 @@ pub fn run(options: &Options) -> Result<()> {
         ensure!(
             options.rounds.is_none(),
             "--rounds is for the XDP program: `{other}` has rounds of its own"
+        );
+        ensure!(
+            !options.computed,
+            "--computed is for the XDP program: `{other}` has packets of its own"
         );
     }
     match options.filters.as_slice() {
@@ -236,6 +244,9 @@ fn packets(program: &Path, options: &Options) -> Result<Report> {
     }
     if let Some(services) = options.services {
         command.arg(format!("--services={services}"));
+    }
+    if options.computed {
+        command.arg("--computed");
     }
     if let Some(rounds) = options.rounds {
         command.arg(format!("--rounds={rounds}"));

@@ -20,6 +20,9 @@ pub struct Report {
     pub table_size: u32,
     /// Flows that can be remembered.
     pub flow_limit: u32,
+    /// Whether packets came from a list in memory.
+    #[serde(default)]
+    pub listed: bool,
     /// The XDP program; `None` where no case was measured.
     pub program: Option<ProgramSize>,
     /// What was measured.
@@ -424,6 +427,7 @@ mod tests {
             backends_per_service: 1,
             table_size: 1,
             flow_limit: 1,
+            listed: false,
             program: None,
             cases: Vec::new(),
             memory: Vec::new(),

@@ -106,7 +106,7 @@ fn headline(report: &Report) -> String {
     };
     let mut text = format!(
         "{} ({}, {} CPUs{kind}), Linux {}; {} services of {} backends, tables of {} slots, frames of {} \
-         bytes (IPv4) and {} (IPv6).",
+         bytes (IPv4) and {} (IPv6), {}.",
         machine.processor,
         machine.architecture,
         machine.cpus,
@@ -115,7 +115,12 @@ fn headline(report: &Report) -> String {
         report.backends_per_service,
         report.table_size,
         report.frame_bytes[0],
-        report.frame_bytes[1]
+        report.frame_bytes[1],
+        if report.listed {
+            "which come from a list in memory"
+        } else {
+            "which are computed"
+        }
     );
     let memory = memory(&report.memory);
     let Some(program) = report.program else {
@@ -213,6 +218,7 @@ mod tests {
             backends_per_service: 1,
             table_size: 65_537,
             flow_limit: 1,
+            listed: false,
             program: None,
             cases: Vec::new(),
             memory: Vec::new(),
