@@ -20,7 +20,7 @@ const HEADINGS: [&str; 16] = [
     "stateless",
     "by it",
     "quiet ns",
-    "with wrapper",
+    "quiet, with wrapper",
     "single",
 ];
 /// Columns of words; those behind are numbers.
@@ -200,7 +200,6 @@ fn row(case: &Case) -> [String; HEADINGS.len()] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::report::Machine;
 
     #[test]
     fn tables_stand_below_the_packets_with_what_they_wait_for() {
@@ -212,18 +211,9 @@ mod tests {
             update: vec![4.0],
         };
         let mut report = Report {
-            machine: Machine::any(),
-            frame_bytes: [64, 80],
-            services: 1,
-            backends_per_service: 1,
-            table_size: 65_537,
-            flow_limit: 1,
-            listed: false,
-            program: None,
-            cases: Vec::new(),
-            memory: Vec::new(),
             tables: vec![times],
             waits: vec![7.0],
+            ..Report::any()
         };
         let page = markdown(&report);
         assert!(
