@@ -31,6 +31,11 @@ struct Event {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Interface {
+    interface: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Service {
     service: String,
 }
@@ -111,6 +116,31 @@ fn status(registry: &mut Registry, status: &StatusView) {
     let uptime: Gauge = Gauge::default();
     uptime.set(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
     registry.register("uptime_seconds", "Time since the daemon started", uptime);
+    let ready: Gauge = Gauge::default();
+    ready.set(i64::from(status.ready));
+    registry.register(
+        "ready",
+        "1 once each backend is known to be able to serve or not, or given up",
+        ready,
+    );
+    let attached = Family::<Interface, Gauge>::default();
+    for interface in &status.interfaces {
+        let label = Interface {
+            interface: interface.name.clone(),
+        };
+        attached.get_or_create(&label).set(1);
+    }
+    for name in status.missing_interfaces.keys() {
+        let label = Interface {
+            interface: name.clone(),
+        };
+        attached.get_or_create(&label).set(0);
+    }
+    registry.register(
+        "interface_attached",
+        "1 where the program is attached to the interface of the config, else 0",
+        attached,
+    );
     let changes: Gauge = Gauge::default();
     changes.set(i64::try_from(status.runtime_changes).unwrap_or(i64::MAX));
     registry.register(

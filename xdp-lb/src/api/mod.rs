@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::listen::{ListenError, Socket, serve_tcp};
 use crate::{
+    dataplane::Removed,
     director::{
         Change, ChangeError, DirectorHandle, chain,
         flows::FlowFilter,
@@ -88,6 +89,19 @@ pub struct ForgetFlows {
 pub struct Detached {
     /// How many pinned maps and links were removed.
     pub pins_removed: usize,
+    /// What others have in the pin directory, which stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
+}
+
+impl From<Removed> for Detached {
+    fn from(Removed { pins, left }: Removed) -> Self {
+        let left = left.into_iter();
+        Self {
+            pins_removed: pins,
+            left: left.map(|path| path.display().to_string()).collect(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -305,9 +319,7 @@ async fn reload(State(director): State<DirectorHandle>) -> Answer<ChangeView> {
 }
 
 async fn detach(State(director): State<DirectorHandle>) -> Answer<Detached> {
-    Ok(Json(Detached {
-        pins_removed: director.detach().await?,
-    }))
+    Ok(Json(director.detach().await?.into()))
 }
 
 async fn metrics_text(State(director): State<DirectorHandle>) -> Result<Response, Failure> {

@@ -225,15 +225,24 @@ impl Session {
     }
 
     async fn detach(&self, pin_dir: PathBuf) -> anyhow::Result<()> {
-        let detached = match self.post("/v1/detach", &()).await {
-            Err(ClientError::NoDaemon { .. }) => Detached {
-                pins_removed: PinDirectory::new(pin_dir).remove_unused(User::Daemon)?,
-            },
+        let detached: Detached = match self.post("/v1/detach", &()).await {
+            Err(ClientError::NoDaemon { .. }) => PinDirectory::new(pin_dir)
+                .remove_unused(User::Daemon)?
+                .into(),
             detached => detached?,
         };
-        self.show(&detached, |detached| match detached.pins_removed {
-            0 => "nothing was attached".into(),
-            pins => format!("detached ({pins} pins removed); traffic to VIPs goes to the kernel"),
+        self.show(&detached, |detached| {
+            let done = match detached.pins_removed {
+                0 => "nothing was attached".into(),
+                pins => {
+                    format!("detached ({pins} pins removed); traffic to VIPs goes to the kernel")
+                }
+            };
+            if detached.left.is_empty() {
+                return done;
+            }
+            let left = detached.left.join(", ");
+            format!("{done}\nleft in place, since it is not of xdp-lb: {left}")
         })
     }
 

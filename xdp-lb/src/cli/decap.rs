@@ -91,7 +91,7 @@ fn attach(decap: Decap, json: bool) -> anyhow::Result<()> {
         mode: decap.mode,
     };
     // Before anything is made for it.
-    dataplane::ports(std::slice::from_ref(&interface))?;
+    dataplane::index_of(&interface.name)?;
     let settings = Settings {
         gue_port: decap.gue_port,
         from: decap.from,
@@ -162,9 +162,7 @@ fn text(view: &RunningView) -> String {
 
 fn detach(decap: &Decap, json: bool) -> anyhow::Result<()> {
     let pins = decap::pins(&decap.pin_dir, &decap.interface);
-    let detached = Detached {
-        pins_removed: pins.remove_unused(User::Decap)?,
-    };
+    let detached = Detached::from(pins.remove_unused(User::Decap)?);
     show(json, &detached, |detached| match detached.pins_removed {
         0 => format!("nothing was attached to {}", decap.interface),
         _ => format!(

@@ -51,6 +51,11 @@ pub(super) fn status(status: &StatusView) -> String {
             format!("{} {}{why}", interface.name, interface.mode),
         ));
     }
+    let missing = status.missing_interfaces.iter();
+    lines.extend(
+        missing.map(|(name, reason)| ("interface", format!("{name} NOT ATTACHED: {reason}"))),
+    );
+    lines.push(("ready", ready(status)));
     let limits = &status.limits;
     lines.extend([
         (
@@ -74,6 +79,17 @@ pub(super) fn status(status: &StatusView) -> String {
     let services = status.fingerprints.iter();
     lines.extend(services.map(|(name, fingerprint)| ("", format!("{fingerprint}  {name}"))));
     fields(&lines)
+}
+
+fn ready(status: &StatusView) -> String {
+    if status.ready {
+        return "yes".into();
+    }
+    match &status.waits_for[..] {
+        [] => "no".into(),
+        [one] => format!("no, waits for {one}"),
+        [one, more @ ..] => format!("no, waits for {one} and {} more", more.len()),
+    }
 }
 
 pub(super) fn fields(lines: &[(&str, String)]) -> String {

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use xdp_lb_common::hash::HashKey;
 
+use super::duration;
 use super::health_check::{self, Health};
 use super::options::{OPTIONS, Options, TABLE_SIZES, read as options};
 use super::reader::{Field, Spot};
@@ -15,6 +17,9 @@ use super::vrrp;
 
 /// Slots of the smallest table, three times: less is no use.
 const LEAST_SLOTS: u32 = 3 * TABLE_SIZES.0;
+/// Longer than health checks with the usual intervals take to decide.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const READY_TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 /// 1 GiB of slots.
 pub(super) const MOST_SLOTS: u32 = 1 << 28;
 const MOST_FLOWS: u32 = 1 << 27;
@@ -30,6 +35,7 @@ pub(super) struct Draft {
     /// One for each of the tunnels' sources.
     pub(super) tunnel_sources: Vec<Spot>,
     pub(super) health: Health,
+    ready_timeout: Duration,
     /// One for each of the checks' sources.
     pub(super) health_sources: Vec<Spot>,
     pub(super) services: Vec<ServiceDraft>,
@@ -47,6 +53,7 @@ impl Draft {
             metrics: self.metrics,
             tunnel: self.tunnel,
             health: self.health,
+            ready_timeout: self.ready_timeout,
             services: self
                 .services
                 .into_iter()
@@ -72,6 +79,7 @@ pub(super) fn read(root: Field<'_>) -> Option<Draft> {
         "metrics",
         "tunnel",
         "health",
+        "ready_timeout",
         "defaults",
         "services",
         "vrrp",
@@ -96,6 +104,11 @@ pub(super) fn read(root: Field<'_>) -> Option<Draft> {
         tunnel_sources,
         health,
         health_sources,
+        ready_timeout: fields.get_or("ready_timeout", READY_TIMEOUT, |field| {
+            field.parse("a duration", |text| {
+                duration::within(text, "how long to wait for backends", READY_TIMEOUTS)
+            })
+        }),
         services: fields.get_or("services", Vec::new(), |field| services(field, &defaults)),
         services_spot: fields.get("services").unwrap_or(&root).spot(),
         vrrp: fields.get_or("vrrp", Vec::new(), vrrp::read::read),

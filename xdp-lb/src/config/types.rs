@@ -33,6 +33,9 @@ pub struct Config {
     pub tunnel: Tunnel,
     /// What health checks have in common.
     pub health: Health,
+    /// How long a director that begins waits for its backends, before it takes part in VRRP.
+    #[serde(serialize_with = "duration::serialize")]
+    pub ready_timeout: Duration,
     /// In the order of the file; may be empty.
     pub services: Vec<Service>,
     /// In the order of the file; may be empty.

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::ensure;
 use aya::programs::{
     ProgramError, Xdp, XdpMode,
     links::{FdLink, PinnedLink},
@@ -17,7 +18,7 @@ use aya::programs::{
 use nix::{errno::Errno, net::if_::if_nametoindex};
 use serde::Serialize;
 
-use super::{Dataplane, DataplaneError, PinDirectory};
+use super::{Dataplane, DataplaneError, PinDirectory, detach};
 use crate::config::{AttachMode, Interface};
 
 /// What the names of pinned links begin with.
@@ -56,19 +57,20 @@ pub struct Attachment {
     pub fallback: Option<String>,
 }
 
-/// The indices of these interfaces.
-///
-/// # Errors
-///
-/// If one does not exist.
-pub fn ports(interfaces: &[Interface]) -> Result<BTreeSet<u32>, DataplaneError> {
-    interfaces
-        .iter()
-        .map(|interface| index_of(&interface.name))
+/// The indices of those of these interfaces that there are.
+#[must_use]
+pub fn ports(interfaces: &[Interface]) -> BTreeSet<u32> {
+    let all = interfaces.iter();
+    all.filter_map(|interface| index_of(&interface.name).ok())
         .collect()
 }
 
-pub(super) fn index_of(interface: &str) -> Result<u32, DataplaneError> {
+/// The index of an interface.
+///
+/// # Errors
+///
+/// If it does not exist.
+pub fn index_of(interface: &str) -> Result<u32, DataplaneError> {
     if_nametoindex(interface).map_err(|_| DataplaneError::NoInterface {
         interface: interface.to_owned(),
     })
@@ -83,6 +85,25 @@ impl Dataplane {
     pub fn attach(&mut self, interface: &Interface) -> Result<Attachment, DataplaneError> {
         let pins = self.pins.clone();
         attach(&pins, self.program()?, interface)
+    }
+
+    /// Whether the program of this daemon is where `attachment` says: the interface has neither gone nor got
+    /// another index, and nobody has taken the link away.
+    #[must_use]
+    pub fn is_attached(&mut self, attachment: &Attachment) -> bool {
+        let pin = pin_of(&self.pins, attachment.ifindex, attachment.mode);
+        let is_there = index_of(&attachment.interface).is_ok_and(|it| it == attachment.ifindex);
+        let program = self
+            .program()
+            .and_then(|it| it.info().map_err(DataplaneError::Load));
+        let Ok(program) = program.map(|info| info.id()) else {
+            return false;
+        };
+        let expected = detach::Attached {
+            ifindex: attachment.ifindex,
+            program,
+        };
+        is_there && detach::attached(&pin).is_ok_and(|found| found == expected)
     }
 
     /// Detaches from the interfaces that are not among `wanted` any more.
@@ -181,7 +202,7 @@ impl Links<'_> {
                 AttachMode::Native => mode == Mode::Native,
                 AttachMode::Generic => mode == Mode::Generic,
             };
-            if fits && self.update(&pin).is_ok() {
+            if fits && self.update(&pin, ifindex).is_ok() {
                 return Ok(Some(mode));
             }
             // Another mode is asked for, or the interface that the link was for is gone and its
@@ -191,7 +212,10 @@ impl Links<'_> {
         Ok(None)
     }
 
-    fn update(&mut self, pin: &Path) -> anyhow::Result<()> {
+    fn update(&mut self, pin: &Path, ifindex: u32) -> anyhow::Result<()> {
+        // The link of an interface that is gone takes another program, and does nothing with it.
+        let attached = detach::attached(pin)?;
+        ensure!(attached.ifindex == ifindex, "its interface is gone");
         let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
         let id = self.program.attach_to_link(link)?;
         // The pin holds the link; taking it out keeps aya from detaching it with the program.
@@ -204,7 +228,7 @@ impl Links<'_> {
             interface: name.to_owned(),
             reason,
         };
-        let pin = self.pins.path().join(format!("{LINK}{ifindex}-{mode}"));
+        let pin = pin_of(self.pins, ifindex, mode);
         let flags = match mode {
             Mode::Native => XdpMode::Driver,
             Mode::Generic => XdpMode::Skb,
@@ -233,6 +257,11 @@ impl Links<'_> {
             .map_err(|source| DataplaneError::PinLink { path: pin, source })?;
         Ok(())
     }
+}
+
+/// Where the link to an interface is pinned.
+fn pin_of(pins: &PinDirectory, ifindex: u32, mode: Mode) -> PathBuf {
+    pins.path().join(format!("{LINK}{ifindex}-{mode}"))
 }
 
 /// Interface index and mode of a pinned link, from its name.

@@ -42,12 +42,12 @@ use xdp_lb_common::{
 };
 
 pub use self::{
-    attach::{Attachment, Mode, ports},
+    attach::{Attachment, Mode, index_of, ports},
     counters::{Counters, Traffic},
     error::DataplaneError,
     flow_table::FlowShape,
     memory::{HostMemory, Memory, Part, of_map, possible_cpus},
-    pins::{PinDirectory, User},
+    pins::{PinDirectory, Removed, User},
     sizes::Sizes,
     state::Found,
 };

@@ -37,6 +37,15 @@ impl User {
     }
 }
 
+/// What was taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// How many pins.
+    pub pins: usize,
+    /// What others have in the directory, and what was left there.
+    pub left: Vec<PathBuf>,
+}
+
 /// A directory on a BPF file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinDirectory(PathBuf);
@@ -114,14 +123,14 @@ impl PinDirectory {
         Ok(found)
     }
 
-    /// [`remove`](Self::remove) where no other `user` is at work. 0 where there is nothing.
+    /// [`remove`](Self::remove) where no other `user` is at work. Nothing where there is nothing.
     ///
     /// # Errors
     ///
     /// If another `user` is at work here, and as `remove`.
-    pub fn remove_unused(&self, user: User) -> Result<usize, DataplaneError> {
+    pub fn remove_unused(&self, user: User) -> Result<Removed, DataplaneError> {
         match self.0.try_exists() {
-            Ok(false) => return Ok(0),
+            Ok(false) => return Ok(Removed::default()),
             Ok(true) => {}
             // A folder above that is not for this user's eyes.
             Err(error) => return Err(self.error(error.to_string())),
@@ -141,22 +150,31 @@ impl PinDirectory {
     }
 
     /// Takes everything away: the links first, so that packets go to the kernel at once, then the
-    /// maps, then the directory. Returns how many pins there were.
+    /// maps, then the directory. What others have put there stays, and the directory with it.
     ///
     /// # Errors
     ///
-    /// If the directory cannot be read or a pin cannot be removed.
-    pub fn remove(&self) -> Result<usize, DataplaneError> {
-        let mut pins = self.named("")?;
+    /// If the directory cannot be read or a pin cannot be removed; then nothing was removed, unless it went
+    /// wrong on the way.
+    pub fn remove(&self) -> Result<Removed, DataplaneError> {
+        let (mut pins, left): (Vec<_>, Vec<_>) =
+            self.named("")?.into_iter().partition(|path| is_ours(path));
         pins.sort_by_key(|path| !is_link(path));
         for pin in &pins {
             self.unpin(pin)?;
         }
+        let pins = pins.len();
         match fs::remove_dir(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            // Others may have put something there meanwhile.
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                ) =>
+            {
                 Err(self.error(error.to_string()))
             }
-            _ => Ok(pins.len()),
+            _ => Ok(Removed { pins, left }),
         }
     }
 
@@ -171,6 +189,18 @@ impl PinDirectory {
 fn is_link(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.to_string_lossy().starts_with(super::attach::LINK))
+}
+
+/// Whether a pin is one that the daemon, or `xdp-lb decap`, makes, of this version or another: maps have names in
+/// capitals.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_map = |name: &str| {
+        let mut bytes = name.bytes();
+        bytes
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
+    };
+    !path.is_dir() && (is_link(path) || is_map(&name))
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -69,7 +69,7 @@ impl Director {
     pub(super) async fn reload(&mut self, mut config: Config) -> Result<ChangeView, ChangeError> {
         self.health.intern(&mut config);
         let mut notes = self.needs_restart(&config)?;
-        let ports = dataplane::ports(&config.interfaces)?;
+        let ports = dataplane::ports(&config.interfaces);
         let mut overrides = self.overrides.clone();
         notes.extend(forget_services(&mut overrides, &config));
         let before = (
@@ -86,6 +86,10 @@ impl Director {
         match done {
             Ok(report) => {
                 info!(config = %self.paths.config.display(), "read again");
+                self.fresh.set_timeout(self.config.ready_timeout);
+                let missing = self.interfaces.missing();
+                notes.extend(missing.map(|(_, reason)| format!("{reason}; it is waited for")));
+                self.tell_obstacle();
                 self.vrrp.want(self.config.vrrp.clone()).await;
                 Ok(ChangeView {
                     notes,

@@ -22,8 +22,8 @@ use super::{
     ways::Way,
 };
 use crate::{
-    config::{Config, HealthCheck, Service},
-    dataplane::{DataplaneError, check::Steering},
+    config::{Config, HealthCheck, Interface, Service},
+    dataplane::{self, DataplaneError, check::Steering},
     health::{Check, Checks, Circumstances, Interned, Key, Outcome, Wanted, probe::Target},
     netlink::{HopState, NextHops},
 };
@@ -91,9 +91,18 @@ impl HealthChecks {
         self.checks.changed().await;
     }
 
-    /// True while a check has no result yet.
-    pub(super) fn any_without_result(&self) -> bool {
-        self.checks.all().any(|check| !check.has_result())
+    /// True while a check is not decided.
+    pub(super) fn any_undecided(&self) -> bool {
+        self.checks.all().any(|check| !check.is_decided())
+    }
+
+    /// The interface of this index is gone, and another one may get its index.
+    pub(super) fn forget_port(&mut self, ifindex: u32) {
+        self.steered_ports.remove(&ifindex);
+        if let Some(steering) = &mut self.steering {
+            let others: Vec<u32> = self.steered_ports.iter().copied().collect();
+            steering.detach_others(&others);
+        }
     }
 
     /// Has the checks run that `desired` asks for, each once, and no others. `in_use` tells which backends
@@ -140,6 +149,7 @@ impl HealthChecks {
             circumstances: Circumstances {
                 target: asked.target,
                 services: asked.services,
+                is_reachable: asked.way.is_some(),
             },
             is_in_use: asked.is_in_use,
         });
@@ -199,7 +209,10 @@ impl HealthChecks {
             return Ok(());
         };
         if self.steered_ports != *world.ports {
-            for interface in &world.config.interfaces {
+            let there = |it: &&Interface| {
+                dataplane::index_of(&it.name).is_ok_and(|index| world.ports.contains(&index))
+            };
+            for interface in world.config.interfaces.iter().filter(there) {
                 steering.attach(&interface.name)?;
             }
             let wanted: Vec<u32> = world.ports.iter().copied().collect();
@@ -245,6 +258,9 @@ impl HealthChecks {
                 None => Health::Unchecked,
                 Some(check) if check.is_up() => Health::Up {
                     since: check.up_since(),
+                },
+                Some(check) if !check.is_decided() => Health::Undecided {
+                    reason: check.reason(),
                 },
                 Some(check) => Health::Down {
                     reason: check.reason(),

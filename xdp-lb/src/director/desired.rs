@@ -32,6 +32,9 @@ pub(super) struct DesiredService {
     pub(super) backends: BTreeMap<IpAddr, DesiredBackend>,
     /// True where too many backends are down, so that those that are down are used as well.
     pub(super) is_panicking: bool,
+    /// The backends that the connections of a fresh service may be at: see [`fresh`](super::fresh). None once
+    /// they are all known.
+    pub(super) assumed: Option<Vec<Candidate>>,
 }
 
 /// One backend, as it should be.
@@ -59,6 +62,11 @@ pub(super) enum Health {
     Unchecked,
     /// It can serve; since then, where it came up under this daemon.
     Up { since: Option<Instant> },
+    /// Not decided yet: it gets no new connections, and keeps those that it has.
+    Undecided {
+        /// The last result, or that there is none.
+        reason: String,
+    },
     /// It cannot, for this reason.
     Down {
         reason: String,
@@ -69,7 +77,7 @@ pub(super) enum Health {
 
 impl Health {
     pub(super) fn is_up(&self) -> bool {
-        !matches!(self, Self::Down { .. })
+        matches!(self, Self::Unchecked | Self::Up { .. })
     }
 }
 
@@ -176,6 +184,7 @@ fn desired_service(
         table_size: service.table_size,
         backends,
         is_panicking: false,
+        assumed: None,
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     config::{self, Config},
+    dataplane::Removed,
     vrrp::Vrrp,
 };
 
@@ -65,7 +66,7 @@ pub(super) enum Request {
         config: Box<Config>,
         reply: Reply<ChangeView>,
     },
-    Detach(Reply<usize>),
+    Detach(Reply<Removed>),
 }
 
 /// Asks the director. Cheap to clone.
@@ -276,12 +277,12 @@ impl DirectorHandle {
         &self.vrrp
     }
 
-    /// Takes program and pins away and ends the director. Returns how many pins there were.
+    /// Takes program and pins away and ends the director.
     ///
     /// # Errors
     ///
     /// If a pin cannot be removed.
-    pub async fn detach(&self) -> Result<usize, ChangeError> {
+    pub async fn detach(&self) -> Result<Removed, ChangeError> {
         self.ask(Request::Detach).await
     }
 }

@@ -18,6 +18,9 @@ use crate::health::{Check, Kind, Outcome, State, Status};
 /// Beyond the time that a check takes, how long its result is waited for: it may wait for others.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The state of a backend whose tables do not follow its check yet.
+const PENDING: &str = "pending";
+
 /// A check whose next result was asked for.
 pub(super) struct Pending {
     service: String,
@@ -35,8 +38,22 @@ impl Director {
         }
         let checks = self.checks_of(only, None);
         Ok(checks
-            .map(|(service, backend, check)| view(service, backend, &check))
+            .map(|(service, backend, check)| {
+                let mut view = view(service, backend, &check);
+                if self.is_up_in_tables(service, backend) != Some(check.is_up()) {
+                    view.state = PENDING.into();
+                }
+                view
+            })
             .collect())
+    }
+
+    /// Whether the tables have the backend as one that can serve; None where they do not know it yet.
+    fn is_up_in_tables(&self, service: &str, backend: IpAddr) -> Option<bool> {
+        let mut services = self.applied.iter();
+        let service = services.find(|it| it.name == service)?;
+        let backend = service.backends.get(&backend)?;
+        Some(backend.health.is_up())
     }
 
     /// Asks for the next result of all checks of a backend, at once if `now`.
@@ -165,6 +182,7 @@ fn state(status: &Status) -> &'static str {
     match status.state {
         State::Up => "up",
         State::Down if status.last.is_none() => "unchecked",
+        State::Down if !status.is_decided => "checking",
         State::Down if held(status).is_some() => "held",
         State::Down => "down",
     }

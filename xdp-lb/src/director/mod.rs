@@ -7,11 +7,14 @@ mod checks;
 mod desired;
 mod error;
 pub mod flows;
+mod fresh;
 mod handle;
 mod health_view;
+mod interfaces;
 mod keys;
 mod maps;
 mod overrides;
+mod pace;
 mod ramp;
 mod report;
 mod selection;
@@ -39,8 +42,11 @@ use tracing::{info, warn};
 use self::{
     checks::{HealthChecks, World},
     desired::{DesiredService, addresses, desired},
+    fresh::{Awaited, Freshness},
     handle::Request,
+    interfaces::Interfaces,
     overrides::Overrides,
+    pace::Pace,
     store::StateStore,
     tables::{Moved, Tables},
     ways::Ways,
@@ -48,7 +54,7 @@ use self::{
 pub use self::{error::ChangeError, handle::DirectorHandle, overrides::Change};
 use crate::{
     config::Config,
-    dataplane::{self, Attachment, Dataplane, Options, Origin, PinDirectory, Sizes},
+    dataplane::{self, Dataplane, Options, Origin, PinDirectory, Sizes},
     netlink::{HopState, NextHops, Resolver},
     vrrp::Vrrp,
 };
@@ -57,14 +63,9 @@ use crate::{
 /// milliseconds; those that do not are taken in when they do.
 const FIRST_HOPS: Duration = Duration::from_secs(1);
 
-/// How long the first tables wait for the first results of health checks.
+/// How long the program is not attached yet while health checks have not decided: so that the first packets find
+/// most backends in their places.
 const FIRST_CHECKS: Duration = Duration::from_secs(1);
-
-/// How long a change of a backend's health waits for others, so that they make one table together.
-const CROWD: Duration = Duration::from_millis(5);
-
-/// After a look at the backends' health, the next one waits for so many times as long as it took.
-const REST: u32 = 4;
 
 /// How often the director's task shows that it is alive.
 const PULSE: Duration = Duration::from_secs(1);
@@ -97,9 +98,15 @@ pub struct Director {
     vrrp: Vrrp,
     /// When to look at the backends' health again: it has changed, or a weight grows.
     next_look: Option<Instant>,
-    /// Until then nobody looks because of a change.
-    rests_until: Instant,
-    attachments: Vec<Attachment>,
+    /// How soon that is.
+    pace: Pace,
+    /// What is waited for, and assumed, of services that are new here.
+    fresh: Freshness,
+    /// What the maps hold: what was desired when they were last written.
+    applied: Vec<DesiredService>,
+    /// What keeps the director from being ready.
+    awaited: Vec<Awaited>,
+    interfaces: Interfaces,
     /// Indices of the interfaces that frames may leave by.
     ports: BTreeSet<u32>,
     started: Instant,
@@ -121,7 +128,7 @@ impl Director {
     ///
     /// If anything on the way fails; what was running before goes on.
     pub async fn start(paths: Paths, mut config: Config) -> anyhow::Result<Self> {
-        let ports = dataplane::ports(&config.interfaces)?;
+        let ports = dataplane::ports(&config.interfaces);
         let store = StateStore::new(&paths.state);
         let mut overrides = store.load().with_context(|| {
             let path = store.path().display();
@@ -152,6 +159,7 @@ impl Director {
             let state = paths.state.display();
             format!("VRRP, with what an earlier daemon has kept in {state}")
         })?;
+        let fresh = Freshness::new(config.ready_timeout);
         let mut director = Self {
             paths,
             config,
@@ -164,8 +172,11 @@ impl Director {
             health,
             vrrp,
             next_look: None,
-            rests_until: Instant::now(),
-            attachments: Vec::new(),
+            pace: Pace::default(),
+            fresh,
+            applied: Vec::new(),
+            awaited: Vec::new(),
+            interfaces: Interfaces::follow().context("netlink")?,
             ports,
             started: Instant::now(),
         };
@@ -175,7 +186,8 @@ impl Director {
         director.apply()?;
         director.attach_all()?;
         director.say_hello();
-        // Last of all: who takes the addresses is ready to forward.
+        // It takes part once the director is ready, which has told it by now what keeps it from that.
+        director.tell_obstacle();
         director.vrrp.want(director.config.vrrp.clone()).await;
         Ok(director)
     }
@@ -233,10 +245,14 @@ impl Director {
                     }
                 },
                 () = self.health.changed() => {
-                    let soon = (Instant::now() + CROWD).max(self.rests_until);
+                    let soon = self.pace.after_change(Instant::now());
                     self.next_look = self.next_look.into_iter().chain([soon]).min();
                 }
-                _ = pulse.tick() => self.vrrp.beat(),
+                () = self.interfaces.changed() => self.follow_interfaces(),
+                _ = pulse.tick() => {
+                    self.vrrp.beat();
+                    self.follow_interfaces();
+                }
                 () = due => {}
             }
         }
@@ -275,6 +291,8 @@ impl Director {
                 self.vrrp.leave(true).await;
                 let detached = self.paths.pins.remove();
                 if detached.is_err() {
+                    // What was taken away is put back first.
+                    self.follow_interfaces();
                     self.vrrp.want(self.config.vrrp.clone()).await;
                 }
                 let ended = detached.is_ok().then_some(Ended::Detached);
@@ -290,8 +308,12 @@ impl Director {
     async fn wait_for_hops(&mut self, patience: Duration) {
         let new = self.tell_wanted();
         let all_known = |hops: &NextHops| {
-            let known = |address| matches!(hops.get(address), Some(HopState::Known(_)));
-            new.iter().all(known)
+            let is_open = |address| match hops.get(address) {
+                Some(HopState::Known(_)) => false,
+                Some(HopState::Unknown { is_given_up, .. }) => !is_given_up,
+                None => true,
+            };
+            !new.iter().any(is_open)
         };
         // Past the time, those that are known begin.
         let _ = timeout(patience, self.resolver.hops.wait_for(all_known)).await;
@@ -310,15 +332,15 @@ impl Director {
         new
     }
 
-    /// Waits until each check that has not told anything yet has a result, but no longer than `patience`:
-    /// so the first tables have those that can serve.
+    /// Waits until each check is decided, but no longer than `patience`.
     async fn wait_for_checks(&mut self, patience: Duration) {
-        /// Between two looks.
-        const PAUSE: Duration = Duration::from_millis(10);
-        let until = Instant::now() + patience;
-        while self.health.any_without_result() && Instant::now() < until {
-            tokio::time::sleep(PAUSE).await;
-        }
+        let decided = async {
+            while self.health.any_undecided() {
+                self.health.changed().await;
+            }
+        };
+        // Past the time, those that are decided begin.
+        let _ = timeout(patience, decided).await;
     }
 
     fn hops_changed(&mut self) {
@@ -334,8 +356,7 @@ impl Director {
         let desired = self.without_health(&hops);
         let changed = self.place(desired);
         follow("health changed", changed);
-        // However many backends flap, most of the time is left for other things.
-        self.rests_until = Instant::now() + begun.elapsed() * REST;
+        self.pace.looked(begun, Instant::now());
     }
 
     /// Brings the maps to what config, changes, health and next hops ask for.
@@ -362,12 +383,44 @@ impl Director {
     ) -> Result<BTreeMap<String, Moved>, ChangeError> {
         let now = Instant::now();
         let grows = self.health.judge(&mut desired, &self.config, now);
+        let tables = &self.tables;
+        let is_known = |service: &DesiredService| tables.knows(&service.name, &service.keys);
+        self.fresh.observe(&desired, is_known, now);
+        self.fresh.assume(&mut desired, &self.config.services, now);
+        let moved = self.tables.apply(&mut self.dataplane, &desired, now)?;
         self.vrrp.set_shares(report::shares(&desired));
-        self.next_look = self.next_look.into_iter().chain(grows).min();
-        let applied = self.tables.apply(&mut self.dataplane, &desired, now);
+        self.conclude(&desired, now);
+        self.applied = desired;
         let waiting = self.tables.next_change();
-        self.next_look = self.next_look.into_iter().chain(waiting).min();
-        applied
+        let next = [self.next_look, grows, waiting, self.fresh.due()];
+        self.next_look = next.into_iter().flatten().min();
+        Ok(moved)
+    }
+
+    /// Finds out whether the director is ready, now that the maps hold what is `desired`.
+    fn conclude(&mut self, desired: &[DesiredService], now: Instant) {
+        let given_up = self.fresh.given_up(desired, now);
+        let hops = self.resolver.hops.borrow().clone();
+        let (awaited, is_ready_now) = self.fresh.conclude(desired, &hops, now);
+        self.awaited = awaited;
+        for it in given_up {
+            warn!(
+                "not known after {}s: {it}",
+                self.config.ready_timeout.as_secs()
+            );
+        }
+        if is_ready_now {
+            let after = self.started.elapsed();
+            info!(?after, "every backend is known, or given up");
+            let is_empty = |service: &&DesiredService| service.candidates().is_empty();
+            for service in desired.iter().filter(is_empty) {
+                warn!(
+                    service = service.name,
+                    "no backend can serve: its clients are refused"
+                );
+            }
+        }
+        self.tell_obstacle();
     }
 
     /// What is desired, as far as health checks do not decide it.
@@ -379,32 +432,8 @@ impl Director {
         desired(&self.config, &self.overrides, ways)
     }
 
-    fn attach_all(&mut self) -> Result<(), ChangeError> {
-        let interfaces = self.config.interfaces.clone();
-        let attached: Result<Vec<_>, _> = interfaces
-            .iter()
-            .map(|interface| self.dataplane.attach(interface))
-            .collect();
-        self.attachments = attached?;
-        let wanted: Vec<u32> = self
-            .attachments
-            .iter()
-            .map(|attached| attached.ifindex)
-            .collect();
-        Ok(self.dataplane.detach_others(&wanted)?)
-    }
-
     fn say_hello(&self) {
         let sizes = self.dataplane.sizes();
-        for attached in &self.attachments {
-            let Attachment {
-                interface, mode, ..
-            } = attached;
-            info!(%interface, %mode, "attached");
-            if let Some(reason) = &attached.fallback {
-                warn!(%interface, %reason, "attached in generic mode, which is slower");
-            }
-        }
         if self.origin == Origin::Adopted {
             info!(pins = %self.paths.pins.path().display(), "adopted the maps of an earlier daemon, flows included");
             let asked = Sizes::from(&self.config.limits);

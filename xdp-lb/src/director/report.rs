@@ -1,6 +1,6 @@
 //! Answers to questions: the director's state in the shapes of [`view`](super::view).
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use xdp_lb_common::{
     abi::{ABI_VERSION, Slot},
@@ -46,18 +46,10 @@ impl Director {
             })
     }
 
-    fn desired(&self) -> Vec<DesiredService> {
-        let hops = self.resolver.hops.borrow();
-        let mut desired = self.without_health(&hops);
-        let now = Instant::now();
-        self.health.judge(&mut desired, &self.config, now);
-        desired
-    }
-
     pub(super) fn status(&self) -> Result<StatusView, ChangeError> {
-        let desired = self.desired();
+        let desired = &self.applied;
         let sizes = self.dataplane.sizes();
-        let interfaces = self.attachments.iter().map(|attached| InterfaceView {
+        let interfaces = self.interfaces.attached().map(|attached| InterfaceView {
             name: attached.interface.clone(),
             ifindex: attached.ifindex,
             mode: attached.mode.to_string(),
@@ -77,6 +69,13 @@ impl Director {
             },
             abi_version: ABI_VERSION,
             interfaces: interfaces.collect(),
+            missing_interfaces: self
+                .interfaces
+                .missing()
+                .map(|(name, reason)| (name.to_owned(), reason.to_owned()))
+                .collect(),
+            ready: self.fresh.is_ready(),
+            waits_for: self.awaited.iter().map(ToString::to_string).collect(),
             services: desired.len(),
             backends: desired.iter().map(|service| service.backends.len()).sum(),
             active_backends: desired.iter().map(active).sum(),
@@ -112,8 +111,8 @@ impl Director {
         self.config
             .services
             .iter()
-            .zip(self.desired())
-            .map(|(service, desired)| self.service_view(service, &desired))
+            .zip(&self.applied)
+            .map(|(service, desired)| self.service_view(service, desired))
             .collect()
     }
 
@@ -167,9 +166,9 @@ impl Director {
             self.find_service(name)?;
         }
         let mut views = Vec::new();
-        for service in self.desired() {
+        for service in &self.applied {
             if only.is_none_or(|name| name == service.name) {
-                self.backend_views(&service, &mut views)?;
+                self.backend_views(service, &mut views)?;
             }
         }
         Ok(views)
@@ -272,7 +271,7 @@ pub(super) fn shares(desired: &[DesiredService]) -> BTreeMap<String, Share> {
     let share = |service: &DesiredService| {
         let wanted = service.backends.values().filter(|it| it.is_wanted());
         wanted.fold(Share::default(), |sum, backend| {
-            let can_serve = backend.way.is_ok() && !matches!(backend.health, Health::Down { .. });
+            let can_serve = backend.way.is_ok() && backend.health.is_up();
             sum.and(Share {
                 healthy: u32::from(can_serve),
                 wanted: 1,
@@ -298,6 +297,7 @@ fn state(backend: &DesiredBackend) -> &'static str {
         match backend.standing {
             Standing::InUse | Standing::InUseThoughDown => "active",
             Standing::Standby => "standby",
+            Standing::Down if matches!(backend.health, Health::Undecided { .. }) => "checking",
             Standing::Down => "down",
         }
     }
@@ -310,7 +310,7 @@ fn reason(backend: &DesiredBackend) -> Option<String> {
         (Ok(_), Health::Down { reason, .. }) if backend.standing.is_in_use() => {
             Some(format!("though down, since too many are: {reason}"))
         }
-        (Ok(_), Health::Down { reason, .. }) => Some(reason.clone()),
+        (Ok(_), Health::Down { reason, .. } | Health::Undecided { reason }) => Some(reason.clone()),
         (Ok(_), _) => None,
     }
 }

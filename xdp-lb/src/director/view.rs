@@ -33,6 +33,15 @@ pub struct StatusView {
     pub abi_version: u32,
     /// Where the program is attached.
     pub interfaces: Vec<InterfaceView>,
+    /// The interfaces of the config without the program, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing_interfaces: BTreeMap<String, String>,
+    /// Whether each backend has been found able to serve or not since the start, or was given up.
+    #[serde(default)]
+    pub ready: bool,
+    /// What it waits for, if it is not ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
     /// Number of services.
     pub services: usize,
     /// Number of backends, of all services.

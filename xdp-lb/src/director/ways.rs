@@ -58,7 +58,9 @@ impl Ways<'_> {
         let (hop, gateway) = match self.hops.get(&address) {
             None => return Err("its next hop is being looked up".into()),
             Some(HopState::Known(hop)) => (Ok(hop), hop.gateway),
-            Some(HopState::Unknown { reason, gateway }) => (Err(reason), *gateway),
+            Some(HopState::Unknown {
+                reason, gateway, ..
+            }) => (Err(reason), *gateway),
         };
         if let (Forwarding::L2, Some(gateway)) = (forwarding, gateway) {
             return Err(format!(
@@ -203,6 +205,7 @@ mod tests {
         let unknown = HopState::Unknown {
             reason: reason.clone(),
             gateway,
+            is_given_up: true,
         };
         for state in [HopState::Known(hop), unknown.clone()] {
             assert_eq!(to(state, &[2], Forwarding::L2).unwrap_err(), refused);

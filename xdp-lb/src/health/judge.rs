@@ -52,6 +52,9 @@ pub(super) struct Judge {
     is_unproven: bool,
     /// The last result, and how many equal ones there were in a row.
     run: Option<(bool, u32)>,
+    /// Failures in a row that the backend is to blame for.
+    failures: u32,
+    is_decided: bool,
     /// When it went down, within the window.
     downs: VecDeque<Instant>,
     held_until: Option<Instant>,
@@ -69,9 +72,33 @@ impl Judge {
             state,
             is_unproven: state == State::Down,
             run: None,
+            failures: 0,
+            is_decided: begin == Begin::Assumed,
             downs: VecDeque::new(),
             held_until: None,
         }
+    }
+
+    /// Whether results have said anything of the backend: it has succeeded, or failed often enough in a row
+    /// while it could be reached. Until then its state is the one it began with, and says nothing.
+    pub(super) fn is_decided(&self) -> bool {
+        self.is_decided
+    }
+
+    /// Takes a result in, as far as it decides whether anything is known: see
+    /// [`is_decided`](Self::is_decided). To be called before [`observe`](Self::observe).
+    pub(super) fn weigh(&mut self, passed: bool, could_be_reached: bool) {
+        self.failures = match (passed, could_be_reached) {
+            (false, true) => self.failures.saturating_add(1),
+            (_, _) => 0,
+        };
+        let is_enough = match self.run {
+            _ if !passed => self.failures >= self.rules.fall,
+            _ if self.is_unproven => true,
+            Some((true, length)) => length.saturating_add(1) >= self.rules.rise,
+            _ => self.rules.rise <= 1,
+        };
+        self.is_decided |= is_enough;
     }
 
     /// Takes a result in. Returns the state if it changes.
@@ -137,6 +164,8 @@ impl Judge {
         let is_held = self.held_until.is_some_and(|until| now < until);
         match (self.state, self.run) {
             (_, None) => true,
+            // Others wait for the decision.
+            (_, Some((passed, _))) if !self.is_decided => !passed && self.failures == 0,
             (State::Up, Some((passed, _))) => passed,
             (State::Down, Some((passed, _))) => !passed || is_held,
         }
@@ -203,6 +232,44 @@ mod tests {
         ] {
             assert_eq!(of(begin, start, "--+---+-+"), [(5, Down)], "{begin:?}");
         }
+    }
+
+    #[test]
+    fn a_decision_takes_a_rise_or_a_fall() {
+        /// `+` a success, `-` a failure, `x` one while the backend could not be reached.
+        fn decided_after(begin: Begin, start: Start, results: &str) -> Option<usize> {
+            let mut judge = Judge::new(rules(2, 3, start, None), begin);
+            if judge.is_decided() {
+                return Some(0);
+            }
+            let mut now = Instant::now();
+            for (index, result) in results.chars().enumerate() {
+                judge.weigh(result == '+', result != 'x');
+                judge.observe(now, result == '+');
+                now += SECOND;
+                if judge.is_decided() {
+                    return Some(index + 1);
+                }
+            }
+            None
+        }
+        for (start, results, expected) in [
+            (Start::Down, "+", Some(1)),
+            (Start::Down, "--", None),
+            (Start::Down, "---", Some(3)),
+            (Start::Down, "xxxxxx", None),
+            (Start::Down, "xx---", Some(5)),
+            (Start::Down, "--x--", None),
+            (Start::Down, "--x+", Some(4)),
+            (Start::Up, "+", None),
+            (Start::Up, "++", Some(2)),
+            (Start::Up, "+-+-+-", None),
+            (Start::Up, "---", Some(3)),
+        ] {
+            let decided = decided_after(Begin::Unproven, start, results);
+            assert_eq!(decided, expected, "{start:?} {results}");
+        }
+        assert_eq!(decided_after(Begin::Assumed, Start::Down, ""), Some(0));
     }
 
     #[test]

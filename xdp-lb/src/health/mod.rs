@@ -99,7 +99,11 @@ impl Checks {
         } in wanted
         {
             match self.checks.get(&key) {
-                Some((_, check)) => check.set_circumstances(circumstances),
+                Some((id, check)) => {
+                    if check.set_circumstances(circumstances) && !check.is_decided() {
+                        self.tell(Command::RunNow(*id));
+                    }
+                }
                 None => self.add(key, circumstances, is_in_use),
             }
         }
@@ -112,11 +116,12 @@ impl Checks {
             Begin::Unproven
         };
         let starts_up = is_in_use || key.check.judgement.start == Start::Up;
-        let status = if starts_up {
+        let mut status = if starts_up {
             Status::new(State::Up, false)
         } else {
             Status::new(State::Down, true)
         };
+        status.is_decided = is_in_use;
         let check = Arc::new(Check::new(key.clone(), circumstances, status));
         let id = self.next_id;
         self.next_id += 1;

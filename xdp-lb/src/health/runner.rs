@@ -42,6 +42,8 @@ pub(super) enum Command {
         now: bool,
         reply: oneshot::Sender<Outcome>,
     },
+    /// Run this check at once.
+    RunNow(Id),
     /// Run so many at once at most.
     AtOnce(usize),
     /// Where to read how many packets were steered.
@@ -57,6 +59,8 @@ struct Running {
 struct Done {
     id: Id,
     outcome: Outcome,
+    /// Whether there was a way to the backend, as far as is known.
+    could_be_reached: bool,
 }
 
 pub(super) struct Runner {
@@ -164,6 +168,7 @@ impl Runner {
                     }
                 }
             }
+            Command::RunNow(id) => self.timetable.hurry(id, now),
             Command::AtOnce(at_once) => self.at_once = at_once,
             Command::Steered(steered) => self.steered = Some(steered),
         }
@@ -197,14 +202,24 @@ impl Runner {
         let report = self.report.clone();
         self.in_flight += 1;
         tokio::spawn(async move {
+            let could_be_reached = check.circumstances().is_reachable;
             let outcome = ask(&check, steered).await;
             // The runner is gone when the daemon ends.
-            let _ = report.send(Done { id, outcome });
+            let _ = report.send(Done {
+                id,
+                outcome,
+                could_be_reached,
+            });
         });
     }
 
-    /// Takes a result in. True if it changed a state.
-    fn finish(&mut self, Done { id, outcome }: Done, now: Instant) -> bool {
+    /// Takes a result in. True if it changed a state, or decided one.
+    fn finish(&mut self, done: Done, now: Instant) -> bool {
+        let Done {
+            id,
+            outcome,
+            could_be_reached,
+        } = done;
         self.in_flight -= 1;
         let Some(running) = self.checks.get_mut(&id) else {
             return false;
@@ -214,10 +229,16 @@ impl Runner {
             Err(cause) if cause.kind == Kind::Local => Some(cause.clone()),
             _ => None,
         };
+        let was_decided = running.judge.is_decided();
         let transition = match local {
             Some(_) => None,
-            None => running.judge.observe(now, outcome.result.is_ok()),
+            None => {
+                let passed = outcome.result.is_ok();
+                running.judge.weigh(passed, could_be_reached);
+                running.judge.observe(now, passed)
+            }
         };
+        let is_news = running.judge.is_decided() && !was_decided;
         self.timetable.done(id, now, running.judge.is_settled(now));
         note(running, outcome.clone(), transition, now);
         // Who has waited finds the state as the result has made it.
@@ -233,7 +254,7 @@ impl Runner {
                 );
             });
         }
-        transition.is_some()
+        transition.is_some() || is_news
     }
 
     fn warn_sometimes(&mut self, now: Instant, warn: impl FnOnce()) {
@@ -293,6 +314,7 @@ fn note(running: &Running, outcome: Outcome, transition: Option<State>, now: Ins
         is_first = status.last.is_none();
         status.count(outcome);
         status.held_until = judge.held_until();
+        status.is_decided = judge.is_decided();
         if let Some(to) = transition {
             status.change(to, now);
         }

@@ -73,6 +73,8 @@ pub struct Circumstances {
     pub target: Result<Target, String>,
     /// The services that ask for it.
     pub services: Vec<String>,
+    /// Whether there is a way to the backend: where there is none, a failure says nothing of the backend.
+    pub is_reachable: bool,
 }
 
 /// A check that is run.
@@ -80,6 +82,7 @@ pub struct Circumstances {
 pub struct Check {
     key: Key,
     is_up: AtomicBool,
+    is_decided: AtomicBool,
     circumstances: Mutex<Arc<Circumstances>>,
     status: Mutex<Status>,
 }
@@ -93,6 +96,8 @@ pub struct Status {
     pub since: Option<Instant>,
     /// True until the first success, where it is down.
     pub is_unproven: bool,
+    /// See [`Check::is_decided`].
+    pub is_decided: bool,
     /// Until when it stays down, whatever the results: it went down too often.
     pub held_until: Option<Instant>,
     /// The last result; None: there is none yet.
@@ -134,6 +139,7 @@ impl Check {
         Self {
             key,
             is_up: AtomicBool::new(status.state == State::Up),
+            is_decided: AtomicBool::new(status.is_decided),
             circumstances: Mutex::new(Arc::new(circumstances)),
             status: Mutex::new(status),
         }
@@ -149,6 +155,12 @@ impl Check {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
+    }
+
+    /// True if results have said anything of the backend, or it was in use before.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        self.is_decided.load(Ordering::Relaxed)
     }
 
     /// What is known.
@@ -189,11 +201,14 @@ impl Check {
         Arc::clone(&lock(&self.circumstances))
     }
 
-    pub(super) fn set_circumstances(&self, circumstances: Circumstances) {
+    /// Returns whether the backend can be reached now, and could not before.
+    pub(super) fn set_circumstances(&self, circumstances: Circumstances) -> bool {
         let mut held = lock(&self.circumstances);
+        let is_news = circumstances.is_reachable && !held.is_reachable;
         if **held != circumstances {
             *held = Arc::new(circumstances);
         }
+        is_news
     }
 
     /// Changes what is known.
@@ -202,6 +217,7 @@ impl Check {
         change(&mut status);
         self.is_up
             .store(status.state == State::Up, Ordering::Relaxed);
+        self.is_decided.store(status.is_decided, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {
@@ -220,6 +236,7 @@ impl Status {
             state,
             since: None,
             is_unproven,
+            is_decided: false,
             held_until: None,
             last: None,
             last_failure: None,

@@ -42,7 +42,37 @@ pub enum HopState {
         reason: String,
         /// As in [`Hop::gateway`].
         gateway: Option<IpAddr>,
+        /// The kernel has asked for it as often as it does, or has no route: there may be no answer for long.
+        is_given_up: bool,
     },
+}
+
+/// Why there is no way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NoHop {
+    reason: String,
+    /// As in [`HopState::Unknown`].
+    is_given_up: bool,
+}
+
+impl NoHop {
+    /// It is being looked for.
+    fn yet(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self {
+            reason,
+            is_given_up: false,
+        }
+    }
+
+    /// It was looked for.
+    fn given_up(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self {
+            reason,
+            is_given_up: true,
+        }
+    }
 }
 
 /// What the kernel's routes say of an address.
@@ -226,9 +256,16 @@ impl Hops {
                 self.used.insert(address, Used { hop, left: None });
                 HopState::Known(hop)
             }
-            Err(reason) => match self.old_way(address, now) {
+            Err(NoHop {
+                reason,
+                is_given_up,
+            }) => match self.old_way(address, now) {
                 Some(hop) => HopState::Known(hop),
-                None => HopState::Unknown { reason, gateway },
+                None => HopState::Unknown {
+                    reason,
+                    gateway,
+                    is_given_up,
+                },
             },
         }
     }
@@ -249,22 +286,27 @@ impl Hops {
         (is_asked && is_new && is_recent && self.links.exits(ifindex).is_ok()).then_some(*hop)
     }
 
-    fn hop(&self, address: IpAddr, route: Option<&Route>, now: Instant) -> Result<Hop, String> {
+    fn hop(&self, address: IpAddr, route: Option<&Route>, now: Instant) -> Result<Hop, NoHop> {
         let via = match route {
-            None => return Err("its route is not known yet".into()),
-            Some(Route::None(reason)) => return Err(format!("no route: {reason}")),
+            None => return Err(NoHop::yet("its route is not known yet")),
+            Some(Route::None(reason)) => {
+                return Err(NoHop::given_up(format!("no route: {reason}")));
+            }
             Some(Route::Via(via)) => via,
         };
-        let link = self.links.get(via.ifindex)?;
-        let exits = self.links.exits(via.ifindex)?;
-        let source_mac = link
-            .mac
-            .ok_or("reached by an interface without an Ethernet address")?;
+        let link = self.links.get(via.ifindex).map_err(NoHop::given_up)?;
+        let exits = self.links.exits(via.ifindex).map_err(NoHop::given_up)?;
+        let source_mac = link.mac.ok_or_else(|| {
+            NoHop::given_up("reached by an interface without an Ethernet address")
+        })?;
         let mac = self
             .mac(via, address, now)
-            .map_err(|reason| match via.gateway {
-                Some(gateway) => format!("its gateway {gateway} {reason}"),
-                None => reason.to_owned(),
+            .map_err(|missing| match via.gateway {
+                Some(gateway) => NoHop {
+                    reason: format!("its gateway {gateway} {}", missing.reason),
+                    ..missing
+                },
+                None => missing,
             })?;
         let mtu = via.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
         Ok(Hop {
@@ -278,7 +320,7 @@ impl Hops {
     }
 
     /// The MAC address of the next hop, or why there is none: what it does or does not.
-    fn mac(&self, via: &Via, address: IpAddr, now: Instant) -> Result<[u8; 6], &'static str> {
+    fn mac(&self, via: &Via, address: IpAddr, now: Instant) -> Result<[u8; 6], NoHop> {
         let key = via.neighbour(address);
         let unanswered = match key.1 {
             IpAddr::V4(_) => "does not answer ARP",
@@ -286,14 +328,14 @@ impl Hops {
         };
         let neighbour = self.neighbours.get(&key);
         match neighbour.map(|neighbour| neighbour.state) {
-            None | Some(State::Incomplete) => Err("is being asked for its MAC address"),
-            Some(State::Failed) => Err(unanswered),
+            None | Some(State::Incomplete) => Err(NoHop::yet("is being asked for its MAC address")),
+            Some(State::Failed) => Err(NoHop::given_up(unanswered)),
             Some(State::Gone(since)) if now.saturating_duration_since(since) > LINGER => {
-                Err(unanswered)
+                Err(NoHop::yet(unanswered))
             }
             Some(_) => neighbour
                 .and_then(|neighbour| neighbour.mac)
-                .ok_or("has no Ethernet address"),
+                .ok_or_else(|| NoHop::given_up("has no Ethernet address")),
         }
     }
 }

@@ -86,6 +86,7 @@ pub fn follow() -> io::Result<Resolver> {
         handle,
         hops: Hops::default(),
         outdated: BTreeSet::new(),
+        is_any_lost: false,
         wanted: wanted_receiver,
         known: sender,
     };
@@ -99,6 +100,8 @@ struct Follower {
     hops: Hops,
     /// Addresses whose routes are to be read again.
     outdated: BTreeSet<IpAddr>,
+    /// The kernel has given up on neighbours that are wanted, or forgotten them.
+    is_any_lost: bool,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
     known: watch::Sender<NextHops>,
 }
@@ -143,6 +146,9 @@ impl Follower {
                 // A link that is down is told of before its routes are looked for.
                 self.publish();
                 self.read_routes().await;
+                self.is_any_lost = true;
+            }
+            if std::mem::take(&mut self.is_any_lost) {
                 self.tend().await;
             }
             self.publish();
@@ -172,7 +178,7 @@ impl Follower {
                 RouteNetlinkMessage::DelNeighbour(message) => {
                     if let Some((ifindex, address, _)) = parse::neighbour(&message) {
                         self.hops.neighbour_gone(ifindex, address, Instant::now());
-                        self.tend().await;
+                        self.is_any_lost = true;
                     }
                 }
                 RouteNetlinkMessage::NewLink(message) => self.link(&message),
@@ -208,6 +214,8 @@ impl Follower {
 
     fn neighbour(&mut self, message: &NeighbourMessage) {
         if let Some((ifindex, address, neighbour)) = parse::neighbour(message) {
+            // A round of questions without an answer is no reason not to ask again.
+            self.is_any_lost |= neighbour.state == hops::State::Failed;
             self.hops
                 .neighbour(ifindex, address, neighbour, Instant::now());
         }

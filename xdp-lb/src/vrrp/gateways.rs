@@ -101,6 +101,7 @@ fn key(gateway: &TrackedGateway) -> Key {
 fn circumstances(gateway: &TrackedGateway) -> Circumstances {
     Circumstances {
         services: vec!["vrrp".into()],
+        is_reachable: true,
         target: Ok(Target {
             address: SocketAddr::new(gateway.address, 0),
             vip: None,

@@ -72,6 +72,7 @@ impl fmt::Display for VirtualAddress {
 pub struct Vrrp {
     commands: mpsc::UnboundedSender<Command>,
     shares: Arc<watch::Sender<Shares>>,
+    obstacle: Arc<watch::Sender<Option<String>>>,
     pulse: Arc<Pulse>,
 }
 
@@ -84,11 +85,18 @@ impl Vrrp {
     pub fn start(state: &Path) -> io::Result<Self> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (shares, told) = watch::channel(Shares::default());
+        let (obstacle, obstacle_told) = watch::channel(None);
         let pulse = Arc::new(Pulse::new());
-        Runner::spawn(state, receiver, told, Arc::clone(&pulse))?;
+        let director = Told {
+            shares: told,
+            obstacle: obstacle_told,
+            pulse: Arc::clone(&pulse),
+        };
+        Runner::spawn(state, receiver, director)?;
         Ok(Self {
             commands,
             shares: Arc::new(shares),
+            obstacle: Arc::new(obstacle),
             pulse,
         })
     }
@@ -106,6 +114,15 @@ impl Vrrp {
             if differs {
                 *told = Arc::new(shares);
             }
+            differs
+        });
+    }
+
+    /// Tells why this host cannot forward packets, if it cannot: then no virtual router takes part.
+    pub fn set_obstacle(&self, obstacle: Option<String>) {
+        self.obstacle.send_if_modified(|told| {
+            let differs = *told != obstacle;
+            *told = obstacle;
             differs
         });
     }
@@ -146,6 +163,14 @@ impl Vrrp {
         self.commands.send(command(reply)).ok()?;
         answer.await.ok()
     }
+}
+
+/// What the director tells.
+pub(super) struct Told {
+    shares: watch::Receiver<Shares>,
+    /// Why this host cannot forward packets, if it cannot.
+    obstacle: watch::Receiver<Option<String>>,
+    pulse: Arc<Pulse>,
 }
 
 /// Tells whether the director's task is alive.

@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Pulse, Shares,
+    Told,
     adjust::{Adjustments, Change},
     counters::Count,
     gateways::Gateways,
@@ -78,8 +78,7 @@ pub(super) struct Runner {
     commands: mpsc::UnboundedReceiver<Command>,
     packets: mpsc::Receiver<Arrived>,
     links: watch::Receiver<LinkMap>,
-    shares: watch::Receiver<Shares>,
-    pulse: Arc<Pulse>,
+    director: Told,
     ownership: Ownership,
     adjustments: Adjustments,
     gateways: Gateways,
@@ -102,8 +101,7 @@ impl Runner {
     pub(super) fn spawn(
         state: &Path,
         commands: mpsc::UnboundedReceiver<Command>,
-        shares: watch::Receiver<Shares>,
-        pulse: Arc<Pulse>,
+        director: Told,
     ) -> io::Result<()> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -116,8 +114,7 @@ impl Runner {
                 commands,
                 packets,
                 links: links.clone(),
-                shares,
-                pulse,
+                director,
                 ownership: Ownership::start(state.join("vips.json"), links)?,
                 adjustments: Adjustments::load(state)?,
                 gateways: Gateways::default(),
@@ -170,7 +167,8 @@ impl Runner {
                     }
                     self.consider(Instant::now());
                 }
-                _ = self.shares.changed() => self.consider(Instant::now()),
+                _ = self.director.shares.changed() => self.consider(Instant::now()),
+                _ = self.director.obstacle.changed() => self.consider(Instant::now()),
                 () = self.gateways.changed() => self.consider(Instant::now()),
                 () = due => {}
             }
@@ -203,7 +201,7 @@ impl Runner {
             team.tick(&self.ownership, now);
         }
         let reconsiders = |team: &Team| team.reconsider_at().is_some_and(|at| at <= now);
-        if self.pulse.has_turned(HANGS) || self.teams.iter().any(reconsiders) {
+        if self.director.pulse.has_turned(HANGS) || self.teams.iter().any(reconsiders) {
             self.consider(now);
         }
         if let Some(leaving) = &mut self.leaving
@@ -294,7 +292,8 @@ impl Runner {
     /// Has every virtual router look at the world again.
     fn consider(&mut self, now: Instant) {
         let links = Arc::clone(&self.links.borrow_and_update());
-        let shares = Arc::clone(&self.shares.borrow_and_update());
+        let shares = Arc::clone(&self.director.shares.borrow_and_update());
+        let obstacle = self.director.obstacle.borrow_and_update().clone();
         let addresses = links.values().flat_map(|link| &link.addresses);
         self.own = addresses.map(|known| known.address).collect();
         let routers = self.teams.iter().flat_map(|team| &team.routers);
@@ -310,7 +309,8 @@ impl Runner {
             shares: &shares,
             answers: &|gateway| gateways.answers(gateway),
             adjustment: &|name| adjustments.get(name),
-            trouble: (!self.pulse.beats(HANGS)).then_some("the director's task hangs"),
+            trouble: (!self.director.pulse.beats(HANGS)).then_some("the director's task hangs"),
+            obstacle: obstacle.as_deref(),
         };
         for team in &mut self.teams {
             team.consider(&world, &self.ownership, now);

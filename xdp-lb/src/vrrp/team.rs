@@ -34,6 +34,8 @@ pub(super) struct World<'a> {
     pub(super) adjustment: &'a dyn Fn(&str) -> Adjustment,
     /// Why the whole daemon is not to be relied on, if it is not.
     pub(super) trouble: Option<&'a str>,
+    /// Why this host cannot forward packets, if it cannot.
+    pub(super) obstacle: Option<&'a str>,
 }
 
 /// Virtual routers that fail over together.
@@ -137,7 +139,7 @@ impl Team {
         self.perform(tasks, &why, ownership, now);
     }
 
-    /// Each virtual router has its place, and nobody has paused any.
+    /// Each virtual router has its place, nobody has paused any, and packets would be forwarded.
     fn ready(&mut self, world: &World<'_>) -> Result<(), String> {
         let mut ready = Ok(());
         for router in &mut self.routers {
@@ -152,7 +154,10 @@ impl Team {
             self.routers.iter_mut().for_each(Router::leave);
             return Err(format!("`{}` was paused by hand", entry.name));
         }
-        ready
+        match world.obstacle {
+            Some(obstacle) => ready.and(Err(obstacle.to_owned())),
+            None => ready,
+        }
     }
 
     /// What is wrong, of all entries together: they fail over as one.

@@ -86,8 +86,7 @@ impl Stage {
         wait_for("the daemon to reach all backends", SOON, || {
             let status = self.json(&["backend", "list"])?;
             let all = status.as_array().context("no list of backends")?;
-            let is_missing = |state: &Value| state == "unreachable" || state == "down";
-            let missing = all.iter().any(|it| is_missing(&it["state"]));
+            let missing = all.iter().any(|it| it["state"] != "active");
             Ok((!missing).then_some(()))
         })
     }

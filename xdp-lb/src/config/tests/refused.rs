@@ -143,11 +143,15 @@ fn the_other_fields_of_the_file_are_checked() {
         (
             "colour: red",
             "2:1 colour: unknown field; expected `interfaces`, `hash_key`, `limits`, `metrics`, \
-             `tunnel`, `health`, `defaults`, `services` or `vrrp`",
+             `tunnel`, `health`, `ready_timeout`, `defaults`, `services` or `vrrp`",
         ),
         (
             "hash_key: 0011",
             "2:11 hash_key: expected 32 hexadecimal digits; `openssl rand -hex 16` makes a key",
+        ),
+        (
+            "ready_timeout: 0s",
+            "2:16 ready_timeout: 0s is out of range; how long to wait for backends is from 1s to 1h",
         ),
         (
             "metrics: 9090",

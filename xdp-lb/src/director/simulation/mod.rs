@@ -87,6 +87,7 @@ impl Service {
                 .map(|(&address, backend)| (address, backend.desired()))
                 .collect(),
             is_panicking: false,
+            assumed: None,
         }
     }
 }

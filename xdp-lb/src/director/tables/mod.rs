@@ -5,6 +5,7 @@
 //! given back only after the packets under way have passed.
 
 mod arena;
+mod assumed;
 mod backend;
 mod fingerprint;
 mod flows;
@@ -116,6 +117,13 @@ impl Tables {
             .iter()
             .find(|(_, table)| table.name == name)
             .map(|(&id, table)| (id, table))
+    }
+
+    /// True if there has been a table for the service with this name, or with one of these keys.
+    pub(super) fn knows(&self, name: &str, keys: &BTreeSet<Key>) -> bool {
+        let shares_key = |table: &Table| !table.keys.is_disjoint(keys);
+        let mut tables = self.tables.values();
+        tables.any(|table| table.name == name || shares_key(table))
     }
 
     /// The backends that have slots in the table of the service with this name, else of the one with one

@@ -12,7 +12,7 @@ use xdp_lb_common::{
 };
 
 use super::{
-    Moved, backend,
+    Moved, assumed, backend,
     room::Room,
     slots::{Before, Inherited, inherit, unsettled},
 };
@@ -31,6 +31,9 @@ pub(in crate::director) struct Table {
     /// What the table was built from; None where that is not known.
     inputs: Option<Inputs>,
     pub(in crate::director) members: BTreeMap<IpAddr, u16>,
+    /// What its slots were taken to be before this director knew them: see
+    /// [`DesiredService::assumed`].
+    assumed: Option<Vec<Candidate>>,
     /// The indices of the members when the table was last looked at.
     known: BTreeSet<u16>,
     /// Slots that are moving, by the time at which they will have moved.
@@ -74,6 +77,7 @@ impl Table {
             keys: BTreeSet::new(),
             entry: ServiceEntry::default(),
             inputs: None,
+            assumed: None,
             members: BTreeMap::new(),
             known: BTreeSet::new(),
             moving: Vec::new(),
@@ -164,20 +168,28 @@ impl Table {
         };
         let mut region = self.region();
         let known = (self.inputs.as_ref(), &self.known, self.entry);
-        if known == (Some(&inputs), &members, entry) {
+        let is_assumed = service.assumed.is_none() || service.assumed == self.assumed;
+        if is_assumed && known == (Some(&inputs), &members, entry) {
+            self.assumed.clone_from(&service.assumed);
             return Ok(Moved {
                 slots_moved: 0,
                 table_size: region.size,
             });
         }
         let held = maps.slots(region);
+        let before = self.before(&held, hash_key, service.assumed.as_deref(), &inputs);
         let mut current = self.build(hash_key, &inputs);
         let tracks = entry.flags & ServiceEntry::FLAG_TRACK != 0;
         if current.is_empty() && tracks && !members.is_empty() {
             // Slots alone know where flows go that nobody had to remember.
-            current = vec![0; held.len()];
+            current = vec![0; before.len()];
         }
-        let next = self.next_slots(&held, &current, &members, entry.flags);
+        let is_first = self.is_new && held.is_empty();
+        let mut next = self.next_slots(&before, &current, &members, entry.flags);
+        if is_first {
+            // They come to be, and do not move.
+            next.moved.clear();
+        }
         if next.slots != held {
             let free = room.region(maps, next.slots.len())?;
             maps.set_slots(free.offset, &next.slots);
@@ -189,12 +201,13 @@ impl Table {
         };
         maps.set_service(self.id, &self.entry);
         if entry.flags & ServiceEntry::FLAG_TRACK != 0 {
-            self.remember_moving(&held, &next, now + service.idle_timeout);
+            self.remember_moving(&before, &held, &next, now + service.idle_timeout);
         }
         self.may_rest = true;
         self.is_new &= next.slots.is_empty();
         self.inputs = Some(inputs);
         self.known = members;
+        self.assumed.clone_from(&service.assumed);
         let slots_moved = u32::try_from(next.moved.len()).unwrap_or(u32::MAX);
         Ok(Moved {
             slots_moved,
@@ -237,6 +250,39 @@ impl Table {
         }
     }
 
+    /// The slots before a change: those that are `held`, but for what a fresh director has assumed of them.
+    fn before(
+        &self,
+        held: &[Slot],
+        hash_key: HashKey,
+        assumed: Option<&[Candidate]>,
+        inputs: &Inputs,
+    ) -> Vec<Slot> {
+        let Some(assumed) = assumed else {
+            return held.to_vec();
+        };
+        let of = |candidates: &[Candidate]| {
+            let members = candidates.iter();
+            let members = members.filter(|it| self.members.contains_key(&it.address));
+            let inputs = Inputs {
+                candidates: members.copied().collect(),
+                ..*inputs
+            };
+            self.build(hash_key, &inputs)
+        };
+        if held.is_empty() {
+            return if self.is_new {
+                assumed::slots(&of(assumed))
+            } else {
+                Vec::new()
+            };
+        }
+        match &self.assumed {
+            Some(before) if before != assumed => assumed::withdraw(held, &of(before), &of(assumed)),
+            _ => held.to_vec(),
+        }
+    }
+
     /// The backend index of each slot.
     fn build(&self, hash_key: HashKey, inputs: &Inputs) -> Vec<u16> {
         let index = |candidate: &Candidate| self.members[&candidate.address];
@@ -255,7 +301,7 @@ impl Table {
         members: &BTreeSet<u16>,
         flags: u32,
     ) -> Inherited {
-        let before = if self.is_new {
+        let before = if self.is_new && held.is_empty() {
             Before::New
         } else {
             Before::Slots(held)
@@ -276,8 +322,14 @@ impl Table {
     }
 
     /// Notes which slots began to move by a change.
-    fn remember_moving(&mut self, held: &[Slot], next: &Inherited, until: Instant) {
-        if held.len() != next.slots.len() {
+    fn remember_moving(
+        &mut self,
+        before: &[Slot],
+        held: &[Slot],
+        next: &Inherited,
+        until: Instant,
+    ) {
+        if held.len() != next.slots.len() || before != held {
             self.moving.clear();
             self.remember_all_moving(&next.slots, until);
         } else if !next.moved.is_empty() {

@@ -195,7 +195,8 @@ fn behind_a_gateway_the_gateway_is_the_next_hop() {
         hops.resolve(now)[&address()],
         HopState::Unknown {
             reason: "its gateway 10.0.0.1 is being asked for its MAC address".into(),
-            gateway: Some(gateway)
+            gateway: Some(gateway),
+            is_given_up: false,
         }
     );
     let mac = Some(MAC);

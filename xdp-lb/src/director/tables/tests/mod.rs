@@ -4,6 +4,7 @@
 mod adaptive;
 mod fingerprints;
 mod flows;
+mod fresh;
 mod memory;
 mod prefixes;
 mod ways;
@@ -79,6 +80,7 @@ fn service(name: &str, port: u16, backends: &[u8]) -> DesiredService {
         table_size: M,
         backends: backends.iter().map(|&last| reachable(last)).collect(),
         is_panicking: false,
+        assumed: None,
     }
 }
 
