@@ -22,6 +22,7 @@ pub use xdp_lb_bench::random;
 pub mod reference;
 pub mod responder;
 mod runner;
+pub mod silence;
 pub mod tunnel;
 pub mod vips;
 pub mod vrrp;

@@ -159,7 +159,7 @@ fn by_flow<P: Path>(
     let backend = flows::continued::<P>(known, segment)?;
     if let Some(way) = serving_for(service, backend) {
         if flows::is_opening(known) {
-            flows::remember(frame, known, segment, backend);
+            flows::prove(known, segment);
         }
         return Ok(way);
     }
@@ -183,12 +183,15 @@ fn by_flow<P: Path>(
 /// For a SYN on a slot that has moved: where it must go if not to the current backend.
 #[inline(always)]
 fn by_opening(frame: &Frame, known: &Known, slot: Slot, service: &Service) -> Option<Way> {
-    // Of a connection that goes on, or of a SYN that is repeated.
-    let backend = flows::still_open(known);
-    if let Some(way) = serving_for(service, backend) {
+    // Of a connection that goes on, whatever was forged about its end, or of a SYN that is repeated.
+    let (backend, has_ended) = flows::begun(known);
+    if let Some(way) = serving_for(service, backend)
+        && way.next_hop().takes_syn(has_ended)
+    {
+        flows::begin_again(known);
         return Some(way);
     }
-    flows::forget(known);
+    flows::begin_elsewhere(known, has_ended);
     let previous = slot.moving_from()?;
     let current = serving_now(slot.current)?;
     if flows::remember_opening(frame, known, current.backend) {

@@ -2,7 +2,8 @@
 //!
 //! One table has them all, of either family. *Flows* are connections that have sent more than their SYN;
 //! *openings* are SYNs seen on a slot that was moving. New entries are limited per CPU and tick, so that a flood
-//! wears out neither memory nor the processor, and an opening never takes the place of a flow that lives.
+//! wears out neither memory nor the processor, and none takes the place of one that lives but of its own kind: openings
+//! push out openings, and flows of which a single packet is known push out such flows.
 
 use core::ptr;
 
@@ -134,7 +135,7 @@ pub(crate) fn continued<P: Path>(known: &Known, segment: Segment) -> Result<u16,
     }
     let mut renewed = entry;
     if segment != Segment::Quotes {
-        renewed = renewed.seen_in(now);
+        renewed = renewed.continued_in(now);
     }
     if segment == Segment::Ends {
         renewed = renewed.closing();
@@ -145,26 +146,50 @@ pub(crate) fn continued<P: Path>(known: &Known, segment: Segment) -> Result<u16,
     Ok(entry.backend())
 }
 
-/// The backend that a flow is at for which a SYN came; 0: it is not known, or has ended, and the SYN begins another.
+/// The backend that a flow was at for which a SYN came, 0 if it is not known, or not any more; and whether the connection
+/// has ended, as far as can be told: FIN and RST may be forged.
 #[inline(always)]
-pub(crate) fn still_open(known: &Known) -> u16 {
+pub(crate) fn begun(known: &Known) -> (u16, bool) {
     let entry = known.entry();
     if entry.is_none() {
-        return 0;
+        return (0, false);
     }
-    let now = period();
-    if !is_over(entry, known.idle_ticks, now) && !entry.is_closing() {
-        // It may as well be the first SYN of another connection, which has all of its time before it.
-        let renewed = entry.seen_in(now);
-        if renewed.0 != entry.0 {
-            write(known, known.at(), renewed);
-        }
-        return entry.backend();
+    if is_over(entry, known.idle_ticks, period()) {
+        return (0, !entry.is_opening());
     }
-    if !entry.is_opening() {
+    (entry.backend(), entry.is_closing())
+}
+
+/// Renews the entry that a SYN follows. It may as well be the first SYN of another connection, which has all of its time before
+/// it.
+#[inline(always)]
+pub(crate) fn begin_again(known: &Known) {
+    let entry = known.entry();
+    let renewed = entry.seen_in(period()).after_syn();
+    if renewed.0 != entry.0 {
+        write(known, known.at(), renewed);
+    }
+}
+
+/// Forgets what the table has of a flow for which a SYN came that does not follow it.
+#[inline(always)]
+pub(crate) fn begin_elsewhere(known: &Known, has_ended: bool) {
+    if has_ended {
         counters::event(Event::FlowReopened);
     }
-    0
+    forget(known);
+}
+
+/// Makes a flow of an opening: its client has answered, or whoever has seen the SYN.
+#[inline(always)]
+pub(crate) fn prove(known: &Known, segment: Segment) {
+    let proven = known.entry().seen_in(period()).proven();
+    if segment == Segment::Continues {
+        write(known, known.at(), proven);
+        counters::event(Event::FlowCreated);
+    } else if segment == Segment::Ends {
+        write(known, known.at(), proven.closing());
+    }
 }
 
 /// Forgets what the table has of a flow that goes elsewhere from now on.
@@ -230,8 +255,8 @@ fn insert(frame: &Frame, budget: Budget, known: &Known, entry: FlowEntry) -> boo
     true
 }
 
-/// Where in its bucket a new entry may stand: where there is none, else in the place of one that is closing, else
-/// of the oldest. [`BUCKET`]: nowhere.
+/// Where in its bucket a new entry may stand: where there is none, else in the place of one that is over, else
+/// of the oldest of its kind. [`BUCKET`]: nowhere.
 #[inline(always)]
 fn room(known: &Known, is_opening: bool) -> u32 {
     let Some(bucket) = FLOWS.get_ptr(known.place.bucket) else {
@@ -247,7 +272,9 @@ fn room(known: &Known, is_opening: bool) -> u32 {
     }
     let mut at = 0;
     while at < BUCKET {
-        let worth = worth_leaving(read(bucket, at), known.idle_ticks, is_opening, now);
+        let entry = read(bucket, at);
+        let is_over = is_over(entry, known.idle_ticks, now);
+        let worth = entry.worth_leaving(is_opening, is_over, now);
         // SAFETY: as above.
         unsafe {
             if worth > ptr::read_volatile(most) {
@@ -259,16 +286,6 @@ fn room(known: &Known, is_opening: bool) -> u32 {
     }
     // SAFETY: as above.
     unsafe { ptr::read_volatile(best) }
-}
-
-/// How well an entry may be overwritten; 0: not at all, since an opening does not take the place of a flow that lives.
-#[inline(always)]
-fn worth_leaving(entry: FlowEntry, idle_ticks: u32, by_opening: bool, now: u32) -> u32 {
-    let is_flow = !entry.is_none() && !entry.is_opening();
-    if by_opening && is_flow && !is_over(entry, idle_ticks, now) {
-        return 0;
-    }
-    entry.worth_leaving(now)
 }
 
 #[inline(always)]

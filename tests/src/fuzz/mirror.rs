@@ -204,6 +204,12 @@ fn packed_backend(backend: &Backend) -> BackendEntry {
     } else {
         0
     };
+    if backend.accepts {
+        flags |= NextHop::FLAG_ACCEPTS;
+    }
+    if backend.is_down {
+        flags |= NextHop::FLAG_DOWN;
+    }
     let mut entry = BackendEntry::default();
     if let Mode::Tunnel { kind, from, to } = backend.mode {
         (entry.tunnel_source, entry.address) = (octets(from), octets(to));

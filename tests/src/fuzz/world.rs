@@ -107,8 +107,10 @@ impl World {
     fn change_backend(&mut self, random: &mut Random, plane: &mut Plane) {
         let index = any_backend(random);
         let entry = self.reference.backends.get_mut(&index).expect("a backend");
-        match random.below(4) {
+        match random.below(6) {
             0 => entry.serves = !entry.serves,
+            4 => entry.accepts = !entry.accepts,
+            5 => entry.is_down = !entry.is_down,
             1 => entry.serves = true,
             2 => entry.mtu = mtu(random),
             _ => {
@@ -267,6 +269,8 @@ fn backend(random: &mut Random, generation: u16) -> Backend {
         service: any_service(random),
         generation,
         serves: !random.once_in(8),
+        accepts: !random.once_in(3),
+        is_down: random.once_in(4),
         mac: mac(random),
         source_mac: mac(random),
         interface: if random.once_in(3) { 7 } else { INGRESS },

@@ -30,6 +30,9 @@ use xdp_lb_common::{
     hash::HashKey,
 };
 
+/// The flags of a backend that has slots.
+const IN_USE: u16 = NextHop::FLAG_SERVING | NextHop::FLAG_ACCEPTS;
+
 /// Id of the service that is there from the start, for [`packet::WEB`](crate::packet::WEB).
 pub const SERVICE: u32 = 1;
 /// A backend of [`SERVICE`].
@@ -289,7 +292,25 @@ impl Plane {
     pub fn start_behind(&mut self, index: u16, ifindex: u32) {
         self.known.insert(index);
         let generation = self.generation(index).max(1);
-        self.set_backend(index, ifindex, generation, NextHop::FLAG_SERVING);
+        self.set_backend(index, ifindex, generation, IN_USE);
+    }
+
+    /// A backend gets no new connections any more, and keeps those that it has.
+    pub fn drain(&mut self, index: u16) {
+        self.set_flags(index, NextHop::FLAG_SERVING);
+    }
+
+    /// The same, since its health checks fail.
+    pub fn take_down(&mut self, index: u16) {
+        self.set_flags(index, NextHop::FLAG_SERVING | NextHop::FLAG_DOWN);
+    }
+
+    fn set_flags(&mut self, index: u16, flags: u16) {
+        self.edit_backend(index, |entry| {
+            let hop = NextHop::unpack(entry.next_hop);
+            let flags = flags | hop.flags & NextHop::TUNNEL_FLAGS;
+            entry.next_hop = NextHop { flags, ..hop }.pack();
+        });
     }
 
     /// A backend may not be sent packets any more.
@@ -307,7 +328,7 @@ impl Plane {
         // As the daemon does, before it gives an index away.
         self.dataplane
             .forget_flows(|_, entry| entry.backend() == index);
-        self.set_backend(index, INGRESS, generation, NextHop::FLAG_SERVING);
+        self.set_backend(index, INGRESS, generation, IN_USE);
     }
 
     /// Changes a backend's entry.
@@ -337,7 +358,7 @@ impl Plane {
         };
         self.edit_backend(index, |entry| {
             let hop = NextHop::unpack(entry.next_hop);
-            let flags = NextHop::FLAG_SERVING | flag;
+            let flags = IN_USE | flag;
             entry.next_hop = NextHop { flags, ..hop }.pack();
             entry.tunnel_source = octets(from);
             entry.address = octets(to);

@@ -111,8 +111,14 @@ impl Reference {
     fn continued(&mut self, asked: &mut Asked<'_>) -> Option<u16> {
         let Asked { flow, role, id, .. } = *asked;
         if let Some(backend) = self.opened(asked) {
+            if matches!(role, Role::Continues | Role::Ends) {
+                self.openings.remove(&flow);
+                let mut entry = entry(backend);
+                entry.closing = role == Role::Ends;
+                self.flows.insert(flow, entry);
+            }
             if role == Role::Continues {
-                self.remember(asked, backend);
+                asked.events.push(Event::FlowCreated);
             }
             return Some(backend);
         }
@@ -137,23 +143,12 @@ impl Reference {
             return self.serving(slot.current());
         }
         let flow = asked.flow;
-        if let Some(entry) = self.flows.get_mut(&flow) {
-            if entry.closing || is_over(entry, asked.service) {
-                // The connection before has ended, and this is another one.
-                asked.events.push(Event::FlowReopened);
-            } else {
-                entry.silent = Default::default();
-                let backend = entry.backend;
-                if let Some(backend) = self.serving_for(asked.id, backend) {
-                    return Some(backend);
-                }
-            }
-        }
-        if let Some(backend) = self.opened(asked) {
-            if let Some(entry) = self.openings.get_mut(&flow) {
-                entry.silent = Default::default();
-            }
+        if let Some(backend) = self.followed(asked) {
             return Some(backend);
+        }
+        let ended = |entry: &Entry| entry.closing || is_over(entry, asked.service);
+        if self.flows.get(&flow).is_some_and(ended) {
+            asked.events.push(Event::FlowReopened);
         }
         self.forget(&flow);
         let Slot::Moving { to, .. } = slot else {
@@ -163,6 +158,36 @@ impl Reference {
         self.openings.insert(flow, entry(backend));
         asked.events.push(Event::OpeningCreated);
         Some(backend)
+    }
+
+    /// The backend of a remembered flow or opening that a SYN follows: FIN and RST may be forged.
+    fn followed(&mut self, asked: &Asked<'_>) -> Option<u16> {
+        let flow = asked.flow;
+        if let Some(&known) = self.flows.get(&flow) {
+            let backend = self.serving_for(asked.id, known.backend)?;
+            if is_over(&known, asked.service) || !self.takes_syn(backend, known.closing) {
+                return None;
+            }
+            if known.closing {
+                self.flows.remove(&flow);
+                self.openings.insert(flow, entry(backend));
+            } else if let Some(entry) = self.flows.get_mut(&flow) {
+                entry.silent = Default::default();
+            }
+            return Some(backend);
+        }
+        let backend = self.opened(asked)?;
+        if !self.takes_syn(backend, false) {
+            return None;
+        }
+        self.openings.insert(flow, entry(backend));
+        Some(backend)
+    }
+
+    /// New connections go where backends accept them, and repeated SYNs, too, unless the backend is down.
+    fn takes_syn(&self, backend: u16, has_ended: bool) -> bool {
+        let backend = &self.backends[&backend];
+        !backend.is_down && (backend.accepts || !has_ended)
     }
 
     /// Who gets a packet that is not a SYN and that nobody remembers; it is remembered, if it is worth it.

@@ -121,6 +121,10 @@ pub struct Backend {
     pub generation: u16,
     /// May be sent packets.
     pub serves: bool,
+    /// Gets new connections.
+    pub accepts: bool,
+    /// Cannot serve, by its health checks.
+    pub is_down: bool,
     /// MAC address of the next hop.
     pub mac: [u8; 6],
     /// MAC address of the interface towards it.

@@ -1,12 +1,12 @@
 //! Floods, and more new flows than are allowed: packets still go out, only memory is spared.
 
-use std::net::SocketAddrV4;
+use std::{net::SocketAddrV4, time::Duration};
 
 use xdp_lb_common::{abi::FlowKey, counters::Counter};
 use xdp_lb_tests::{
     expect::{Counts, Name},
     packet::{Frame, Tcp, tcp},
-    plane::{A, Action, B, Plane, Setup, moving, on_plane, on_plane_with, settled},
+    plane::{A, Action, B, Plane, Setup, mixed, moving, on_plane, on_plane_with, settled},
     random::Random,
 };
 
@@ -51,8 +51,13 @@ fn backend_of(frame: &Frame) -> u16 {
 
 /// Sends a flood of SYNs from random clients.
 fn flood(plane: &mut Plane) -> Counts {
+    flood_of(plane, tcp().syn())
+}
+
+/// Sends a flood of such packets from random clients.
+fn flood_of(plane: &mut Plane, packet: Tcp) -> Counts {
     let mut random = Random::new(1);
-    let mut bytes = Frame::from(tcp().syn()).bytes().to_vec();
+    let mut bytes = Frame::from(packet).bytes().to_vec();
     let before = Counts::read(plane);
     for _ in 0..FLOOD {
         let [a, b, c, d, e, f, ..] = random.number().to_be_bytes();
@@ -109,6 +114,52 @@ fn a_syn_flood_on_moving_slots_evicts_no_flow() {
         let (went, counts) = rush(plane, 100, |packet| packet.data("GET /"));
         assert!(went.iter().all(|&(_, backend)| backend == A));
         assert_eq!(counts.packets(Counter::FlowCreated), 0);
+    });
+}
+
+#[test]
+fn a_flood_of_forged_packets_evicts_nothing_but_itself() {
+    let mut setup = Setup::default();
+    // Much less than the flood has flows.
+    setup.limits.flows = 4096;
+    setup.limits.new_flows_per_second = 100_000_000;
+    on_plane_with(setup, |plane| {
+        // Ten that were there before, and have sent packets for some time.
+        let (older, _) = rush(plane, 10, Tcp::ack);
+        for (flow, _) in &older {
+            plane.silent_for(flow, Duration::from_secs(2));
+        }
+        rush(plane, 10, Tcp::ack);
+        plane.slot(moving(A, B));
+        // Of a hundred that open on the slot that moves, half have answered.
+        let (opened, _) = rush(plane, 100, Tcp::syn);
+        assert!(opened[10..].iter().all(|&(_, backend)| backend == B));
+        rush(plane, 50, Tcp::ack);
+        for packet in [
+            tcp().ack(),
+            tcp().ack().payload("x"),
+            tcp().syn().ack(),
+            tcp().fin().ack(),
+        ] {
+            let counts = flood_of(plane, packet);
+            assert_eq!(counts.packets(Counter::Forwarded), FLOOD);
+        }
+        assert!(plane.flows().len() > 2000, "the flood has filled the table");
+        // A slot that is mixed gives unknown ones to B, and one that is moving to A.
+        for slot in [moving(A, B), mixed(B)] {
+            plane.slot(slot);
+            let (went, counts) = rush(plane, 100, |packet| packet.data("GET /"));
+            for (port, (_, backend)) in (1..).zip(went) {
+                let expected = if port <= 10 { A } else { B };
+                assert_eq!(backend, expected, "{port} on {slot:?}");
+            }
+            assert_eq!(counts.packets(Counter::FlowFollowedPrevious), 0);
+        }
+        // Each flow that was made for the flood has made room for another.
+        flood_of(plane, tcp().ack());
+        plane.slot(mixed(A));
+        let (went, _) = rush(plane, 100, |packet| packet.data("GET /"));
+        assert!(went[10..].iter().all(|&(_, backend)| backend == B));
     });
 }
 

@@ -82,13 +82,13 @@ fn an_ack_follows_its_syn_even_when_the_slot_has_moved_again() {
 }
 
 #[test]
-fn a_reset_follows_its_syn_and_makes_no_entry() {
+fn a_reset_follows_its_syn_and_ends_the_opening() {
     on_plane(|plane| {
         plane.slot(moving(A, B));
         plane.check(tcp().syn(), &opened(B));
         plane.slot(moving(A, C));
         plane.check(tcp().rst(), &forwarded_to(B));
-        assert!(plane.flows().is_empty());
+        assert!(plane.flow(&tcp().flow()).is_closing());
     });
 }
 
@@ -216,10 +216,70 @@ fn a_syn_for_a_flow_that_is_open_follows_its_entry() {
 }
 
 #[test]
-fn a_syn_after_the_end_of_a_flow_begins_another() {
+fn a_syn_after_the_end_of_a_flow_follows_it_where_new_connections_go() {
+    // The end may be forged, and the SYN.
+    for end in [tcp().fin().ack(), tcp().rst()] {
+        for slot in [mixed(B), moving(A, B), moving(C, B)] {
+            let end = end.clone();
+            on_plane(move |plane| {
+                flow_of_a_on(plane, slot);
+                plane.check(&end, &forwarded_to(A));
+                plane.check(tcp().syn(), &forwarded_to(A));
+                let opening = plane.openings().get(&tcp().flow());
+                assert_eq!(opening.expect("an opening").backend(), A);
+                plane.check(tcp().data("GET /"), &created(A));
+                assert!(plane.flow(&tcp().flow()).is_proven());
+            });
+        }
+    }
+}
+
+#[test]
+fn a_syn_for_a_flow_at_a_backend_that_is_down_begins_another() {
+    for slot in [mixed(B), moving(A, B), moving(C, B)] {
+        let begins = if slot.moving_from().is_some() {
+            opened(B)
+        } else {
+            forwarded_to(B)
+        };
+        on_plane(|plane| {
+            flow_of_a_on(plane, slot);
+            plane.take_down(A);
+            // It goes on, unless it begins anew.
+            plane.check(tcp().ack(), &forwarded_to(A));
+            plane.check(tcp().syn(), &begins);
+            plane.check(tcp().ack(), &created(B));
+        });
+    }
+}
+
+#[test]
+fn an_opening_at_a_backend_that_is_down_is_void() {
+    on_plane(|plane| {
+        plane.slot(moving(A, B));
+        plane.check(tcp().syn(), &opened(B));
+        plane.take_down(B);
+        plane.slot(moving(A, C));
+        plane.check(tcp().syn(), &opened(C));
+        plane.check(tcp().ack(), &created(C));
+    });
+    // One that drains goes on to answer what has begun there.
+    on_plane(|plane| {
+        plane.slot(moving(A, B));
+        plane.check(tcp().syn(), &opened(B));
+        plane.drain(B);
+        plane.slot(moving(A, C));
+        plane.check(tcp().syn(), &forwarded_to(B));
+        plane.check(tcp().ack(), &created(B));
+    });
+}
+
+#[test]
+fn a_syn_after_the_end_of_a_flow_begins_another_where_new_connections_do_not_go() {
     let begins = |slot, expected: Expected| {
         on_plane(move |plane| {
             flow_of_a_on(plane, slot);
+            plane.drain(A);
             plane.check(tcp().fin().ack(), &forwarded_to(A));
             plane.check(tcp().syn(), &expected.with(Event::FlowReopened));
             assert!(plane.flows().is_empty());
@@ -240,6 +300,7 @@ fn a_syn_after_the_end_of_a_flow_does_not_follow_that_flows_opening() {
         plane.check(tcp().ack(), &created(A));
         plane.check(tcp().fin().ack(), &forwarded_to(A));
         plane.slot(moving(A, B));
+        plane.drain(A);
         plane.check(tcp().syn(), &opened(B).with(Event::FlowReopened));
         // A repetition follows the first of the new connection.
         plane.check(tcp().syn(), &forwarded_to(B));
@@ -255,6 +316,7 @@ fn the_opening_of_a_flow_goes_with_the_flow() {
         plane.check(tcp().ack(), &created(A));
         plane.check(tcp().fin().ack(), &forwarded_to(A));
         plane.slot(mixed(B));
+        plane.drain(A);
         plane.check(tcp().syn(), &forwarded_to(B).with(Event::FlowReopened));
         assert!(plane.flows().is_empty() && plane.openings().is_empty());
     });

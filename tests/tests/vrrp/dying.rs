@@ -30,6 +30,42 @@ fn served_by(pair: &Pair, director: usize) -> Result<()> {
 }
 
 #[test]
+fn a_director_without_its_program_takes_no_part() -> Result<()> {
+    let configs = [200, 100].map(|priority| {
+        // VRRP has an interface of its own, which stays.
+        let entry = main_entry(priority, "advert_interval: 100ms");
+        config(2, &[entry]).replace(
+            "[eth0]",
+            if priority == 200 {
+                "[eth0, eth7]"
+            } else {
+                "[eth0]"
+            },
+        )
+    });
+    let pair = Pair::new(2, &configs)?;
+    let reason = "the program is not attached: interface `eth7` does not exist";
+    pair.wait_for_state(1, "active")?;
+    let has_reason = || -> Result<bool> {
+        let view = pair.view(0)?;
+        let told = view["reason"].as_str().unwrap_or_default().to_owned();
+        Ok(view["state"] == "initialize" && told.starts_with(reason))
+    };
+    ensure!(has_reason()?, "{}", pair.view(0)?);
+    let host = pair.host(0);
+    host.ip(&[
+        "link", "add", "eth7", "type", "veth", "peer", "name", "far7",
+    ])?;
+    pair.wait_for_state(0, "active")?;
+    pair.wait_for_state(1, "backup")?;
+    served_by(&pair, 0)?;
+    host.ip(&["link", "del", "eth7"])?;
+    pair.wait_for_state(1, "active")?;
+    ensure!(has_reason()?, "{}", pair.view(0)?);
+    served_by(&pair, 1)
+}
+
+#[test]
 fn when_the_active_daemon_is_killed_the_other_director_serves() -> Result<()> {
     let mut pair = pair("")?;
     let client = pair.lab.client();

@@ -1,6 +1,7 @@
 //! Two directors: who of them has the VIPs (VRRP), and that they agree on the backends.
 
 mod agreement;
+mod booted;
 mod decoded;
 mod dying;
 mod failover;

@@ -209,6 +209,10 @@ impl NextHop {
     pub const FLAG_IPIP: u16 = 2;
     /// Packets go to the backend inside a UDP datagram (forwarding mode `gue`).
     pub const FLAG_GUE: u16 = 4;
+    /// New connections may go to the backend: it has slots.
+    pub const FLAG_ACCEPTS: u16 = 8;
+    /// The backend cannot serve, by its health checks: a connection that has only begun there is none.
+    pub const FLAG_DOWN: u16 = 16;
     /// Neither: the frame goes to the backend as it is (forwarding mode `l2`).
     pub const TUNNEL_FLAGS: u16 = Self::FLAG_IPIP | Self::FLAG_GUE;
 
@@ -237,6 +241,15 @@ impl NextHop {
     #[must_use]
     pub const fn is_serving(self) -> bool {
         self.flags & Self::FLAG_SERVING != 0
+    }
+
+    /// True if a SYN may follow an entry that leads here: of a connection that `has_ended` only where
+    /// new ones go anyway.
+    #[inline(always)]
+    #[must_use]
+    pub const fn takes_syn(self, has_ended: bool) -> bool {
+        let is_down = self.flags & Self::FLAG_DOWN != 0;
+        !is_down && (!has_ended || self.flags & Self::FLAG_ACCEPTS != 0)
     }
 }
 

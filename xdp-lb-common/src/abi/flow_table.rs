@@ -33,16 +33,26 @@ const SEEN_SHIFT: u32 = 2;
 /// | 38 to 63 | fingerprint |
 /// | 22 to 37 | index of the backend, never 0 |
 /// | 2 to 21 | when the last packet passed, in [periods](Self::period) |
-/// | 1 | an opening: nothing but a SYN has passed |
-/// | 0 | closing: a FIN or RST has passed |
+/// | 0 to 1 | its state |
+///
+/// | state | meaning | who may take its place while it lives |
+/// |---|---|---|
+/// | 0 | unproven: a flow of which one packet is known, or several in one period | another unproven flow |
+/// | 1 | closing: a FIN or RST has passed | nobody |
+/// | 2 | an opening: nothing but a SYN has passed | another opening |
+/// | 3 | proven: its SYN was seen, or packets in several periods | nobody |
+///
+/// So whoever sends packets of flows that are none makes room for more of them at the most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowEntry(pub u64);
 
 impl FlowEntry {
+    const STATE: u64 = 3;
     const CLOSING: u64 = 1;
     const OPENING: u64 = 2;
+    const PROVEN: u64 = 3;
 
-    /// The entry of a flow with this fingerprint, at a backend, last seen in this period.
+    /// The entry of an unproven flow with this fingerprint, at a backend, last seen in this period.
     #[inline(always)]
     #[must_use]
     pub const fn new(fingerprint: u32, backend: u16, seen: u32) -> Self {
@@ -92,14 +102,14 @@ impl FlowEntry {
     #[inline(always)]
     #[must_use]
     pub const fn is_opening(self) -> bool {
-        self.0 & Self::OPENING != 0
+        self.0 & Self::STATE == Self::OPENING
     }
 
     /// A FIN or RST has passed.
     #[inline(always)]
     #[must_use]
     pub const fn is_closing(self) -> bool {
-        self.0 & Self::CLOSING != 0
+        self.0 & Self::STATE == Self::CLOSING
     }
 
     /// The same entry, whose flow was seen in this period.
@@ -112,11 +122,55 @@ impl FlowEntry {
         )
     }
 
+    /// One packet has passed, which may have been anybody's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_unproven(self) -> bool {
+        self.0 & Self::STATE == 0
+    }
+
+    /// Its SYN was seen, or packets over some time.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_proven(self) -> bool {
+        self.0 & Self::STATE == Self::PROVEN
+    }
+
     /// The same entry, marked as closing.
     #[inline(always)]
     #[must_use]
     pub const fn closing(self) -> Self {
-        Self(self.0 | Self::CLOSING)
+        Self(self.0 & !Self::STATE | Self::CLOSING)
+    }
+
+    /// The same entry, of a flow that is proven.
+    #[inline(always)]
+    #[must_use]
+    pub const fn proven(self) -> Self {
+        Self(self.0 | Self::PROVEN)
+    }
+
+    /// The same entry, after a SYN that follows it: one of a connection that has ended may open another one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn after_syn(self) -> Self {
+        if self.is_closing() {
+            Self(self.0 & !Self::STATE | Self::OPENING)
+        } else {
+            self
+        }
+    }
+
+    /// The same entry, after a packet in `period` that opens no connection and does not end it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn continued_in(self, period: u32) -> Self {
+        let seen = self.seen_in(period);
+        if self.is_unproven() && seen.0 != self.0 {
+            seen.proven()
+        } else {
+            seen
+        }
     }
 
     /// Periods that have begun since the last packet; 0 where another CPU's clock was read later than this one's.
@@ -136,16 +190,19 @@ impl FlowEntry {
         self.silence(now) > limit
     }
 
-    /// How well a new entry may take its place: best where there is none, then that of one that is closing, then
-    /// that of the oldest. Never 0.
+    /// How well a new entry, `by_opening` or by a flow, may take its place: best where there is none, then that of one
+    /// that is over, then that of the oldest of its own kind. 0: not at all.
     #[inline(always)]
     #[must_use]
-    pub const fn worth_leaving(self, now: u32) -> u32 {
+    pub const fn worth_leaving(self, by_opening: bool, is_over: bool, now: u32) -> u32 {
         if self.is_none() {
             return u32::MAX;
         }
-        // The flag as a number, since each branch doubles what the verifier has to follow.
-        1 + self.silence(now) + (((self.0 & Self::CLOSING) as u32) << (SEEN_BITS + 1))
+        // Flags as numbers, since each branch doubles what the verifier has to follow.
+        let state = self.0 & Self::STATE;
+        let is_of_its_kind = (state == (by_opening as u64) << 1) as u32;
+        let is_over = is_over as u32;
+        (1 + self.silence(now) + (is_over << (SEEN_BITS + 1))) * (is_of_its_kind | is_over)
     }
 
     /// The period that a tick of the kernel's clock is in: 2^`shift` ticks are one.
@@ -229,14 +286,46 @@ mod tests {
             assert_eq!(entry.fingerprint(), fingerprint);
             assert_eq!((entry.backend(), entry.seen()), (backend, seen));
             assert!(!entry.is_none() && !entry.is_closing() && !entry.is_opening());
-            let other = FlowEntry::opening(fingerprint, backend, seen).closing();
-            assert!(other.is_opening() && other.is_closing());
-            let later = other.seen_in(seen + 1);
-            assert_eq!(later.seen(), (seen + 1) & SEEN_MASK);
-            assert_eq!(later.fingerprint(), fingerprint);
-            assert_eq!(later.backend(), backend);
-            assert!(later.is_opening() && later.is_closing());
+            for (other, is_meant) in [
+                (entry, FlowEntry::is_unproven as fn(FlowEntry) -> bool),
+                (
+                    FlowEntry::opening(fingerprint, backend, seen),
+                    FlowEntry::is_opening,
+                ),
+                (entry.closing(), FlowEntry::is_closing),
+                (entry.proven(), FlowEntry::is_proven),
+            ] {
+                let later = other.seen_in(seen + 1);
+                assert_eq!(later.seen(), (seen + 1) & SEEN_MASK);
+                assert_eq!(later.fingerprint(), fingerprint);
+                assert_eq!(later.backend(), backend);
+                let states = [
+                    FlowEntry::is_unproven,
+                    FlowEntry::is_opening,
+                    FlowEntry::is_closing,
+                    FlowEntry::is_proven,
+                ];
+                assert!(is_meant(later));
+                assert_eq!(states.into_iter().filter(|state| state(later)).count(), 1);
+            }
         }
+    }
+
+    #[test]
+    fn what_packets_make_of_an_entry() {
+        let opening = FlowEntry::opening(1, 2, 3);
+        let unproven = FlowEntry::new(1, 2, 3);
+        assert!(opening.proven().is_proven() && opening.closing().is_closing());
+        // Packets of one moment prove nothing.
+        assert!(unproven.continued_in(3).is_unproven());
+        assert!(unproven.continued_in(4).is_proven());
+        assert!(unproven.closing().continued_in(4).is_closing());
+        assert!(opening.continued_in(4).is_opening());
+        // A SYN opens anew what has ended, and nothing else.
+        assert!(unproven.proven().closing().after_syn().is_opening());
+        assert!(opening.after_syn().is_opening());
+        assert!(unproven.proven().after_syn().is_proven());
+        assert!(unproven.after_syn().is_unproven());
     }
 
     #[test]
@@ -248,21 +337,35 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_the_closing_is_taken_before_that_of_the_oldest() {
-        let now = SEEN_MASK;
-        let entry = |silence: u32| FlowEntry::new(1, 1, now - silence);
+    fn a_new_entry_takes_the_place_of_one_that_is_over_or_of_its_own_kind() {
+        const NOW: u32 = SEEN_MASK;
+        let now = NOW;
+        let flow = |silence: u32| FlowEntry::new(1, 1, NOW - silence);
+        let opening = |silence: u32| FlowEntry::opening(1, 1, NOW - silence);
         let oldest = SEEN_MASK / 2;
-        let order = [
-            entry(0),
-            entry(1),
-            entry(oldest),
-            entry(0).closing(),
-            entry(oldest).closing(),
-            FlowEntry::default(),
-        ];
-        let worth = order.map(|entry| entry.worth_leaving(now));
-        assert!(worth[0] > 0);
-        assert!(worth.is_sorted_by(|a, b| a < b), "{worth:?}");
+        for (by_opening, kind) in [(false, flow as fn(u32) -> FlowEntry), (true, opening)] {
+            let order = [
+                (kind(0), false),
+                (kind(1), false),
+                (kind(oldest), false),
+                (flow(0).closing(), true),
+                (flow(1).proven(), true),
+                (opening(2), true),
+                (kind(oldest), true),
+                (FlowEntry::default(), false),
+            ];
+            let worth = order.map(|(entry, is_over)| entry.worth_leaving(by_opening, is_over, now));
+            assert!(worth[0] > 0);
+            assert!(worth.is_sorted_by(|a, b| a < b), "{worth:?}");
+            let other = if by_opening {
+                flow(oldest)
+            } else {
+                opening(oldest)
+            };
+            for entry in [other, flow(oldest).closing(), flow(oldest).proven()] {
+                assert_eq!(entry.worth_leaving(by_opening, false, now), 0);
+            }
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use self::{
 };
 
 /// Version of everything in this module. A daemon adopts pinned maps only where it is equal.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Names of the maps, as pinned below the pin directory.
 pub mod map {

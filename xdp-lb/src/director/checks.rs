@@ -261,6 +261,7 @@ impl HealthChecks {
                 },
                 Some(check) if !check.is_decided() => Health::Undecided {
                     reason: check.reason(),
+                    has_failed: check.has_failed(),
                 },
                 Some(check) => Health::Down {
                     reason: check.reason(),

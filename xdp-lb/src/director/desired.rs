@@ -66,6 +66,8 @@ pub(super) enum Health {
     Undecided {
         /// The last result, or that there is none.
         reason: String,
+        /// Whether the last result was a failure.
+        has_failed: bool,
     },
     /// It cannot, for this reason.
     Down {

@@ -44,6 +44,31 @@ struct Fresh {
     backends: BTreeSet<IpAddr>,
 }
 
+/// What is known of the ways to the backends.
+#[derive(Clone, Copy)]
+pub(super) struct Reach<'a> {
+    pub(super) hops: &'a NextHops,
+    /// The program is attached wherever it is to be: packets can leave by every interface.
+    pub(super) is_complete: bool,
+}
+
+impl Reach<'_> {
+    /// True while it is neither known that a backend can serve, nor that it cannot. What a check says of one
+    /// that cannot be reached counts for nothing.
+    fn leaves_open(self, address: IpAddr, backend: &DesiredBackend) -> bool {
+        if backend.way.is_ok() {
+            return matches!(backend.health, Health::Undecided { .. });
+        }
+        let is_given_up = match self.hops.get(&address) {
+            None => false,
+            Some(HopState::Unknown { is_given_up, .. }) => *is_given_up,
+            // The way is none that packets may take.
+            Some(HopState::Known(_)) => true,
+        };
+        !(is_given_up && self.is_complete)
+    }
+}
+
 /// What the director waits for, of one backend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Awaited {
@@ -111,11 +136,17 @@ impl Freshness {
     }
 
     /// Fills in what is assumed of fresh services.
-    pub(super) fn assume(&self, desired: &mut [DesiredService], config: &[Service], now: Instant) {
+    pub(super) fn assume(
+        &self,
+        desired: &mut [DesiredService],
+        config: &[Service],
+        reach: Reach<'_>,
+        now: Instant,
+    ) {
         for (desired, service) in desired.iter_mut().zip(config) {
             if let Some(fresh) = self.services.get(&desired.name) {
                 let is_late = fresh.is_late(self.timeout, now);
-                desired.assumed = Some(fresh.assumed(desired, service, is_late));
+                desired.assumed = Some(fresh.assumed(desired, service, reach, is_late));
             }
         }
     }
@@ -125,28 +156,32 @@ impl Freshness {
     pub(super) fn conclude(
         &mut self,
         desired: &[DesiredService],
-        hops: &NextHops,
+        reach: Reach<'_>,
         now: Instant,
     ) -> (Vec<Awaited>, bool) {
-        let mut awaited = BTreeSet::new();
+        let mut all = BTreeSet::new();
         for service in desired {
             let Some(fresh) = self.services.get(&service.name) else {
                 self.awaited.remove(&service.name);
                 continue;
             };
-            if fresh.is_late(self.timeout, now) || fresh.unknown(service).next().is_none() {
+            let unknown = fresh.unknown(service, reach);
+            let unknown: Vec<_> = unknown
+                .map(|(backend, it)| awaited(service, backend, it))
+                .collect();
+            if fresh.is_late(self.timeout, now) || unknown.is_empty() {
                 self.services.remove(&service.name);
                 self.awaited.remove(&service.name);
             } else if self.awaited.contains(&service.name) {
-                awaited.extend(fresh.awaited(service, hops));
+                all.extend(unknown);
             }
         }
         let services = desired.iter().map(|service| service.name.as_str());
         let services: BTreeSet<&str> = services.collect();
         self.awaited.retain(|name| services.contains(name.as_str()));
-        let is_new = !self.is_ready && awaited.is_empty();
+        let is_new = !self.is_ready && all.is_empty();
         self.is_ready |= is_new;
-        (awaited.into_iter().collect(), is_new)
+        (all.into_iter().collect(), is_new)
     }
 
     /// When the waiting for a fresh service ends, whatever is still unknown then.
@@ -156,12 +191,17 @@ impl Freshness {
     }
 
     /// What nothing is known of though it is late.
-    pub(super) fn given_up(&self, desired: &[DesiredService], now: Instant) -> BTreeSet<Awaited> {
+    pub(super) fn given_up(
+        &self,
+        desired: &[DesiredService],
+        reach: Reach<'_>,
+        now: Instant,
+    ) -> BTreeSet<Awaited> {
         let mut given_up = BTreeSet::new();
         for service in desired {
             let fresh = self.services.get(&service.name);
             if let Some(fresh) = fresh.filter(|fresh| fresh.is_late(self.timeout, now)) {
-                let unknown = fresh.unknown(service);
+                let unknown = fresh.unknown(service, reach);
                 given_up.extend(unknown.map(|(backend, it)| awaited(service, backend, it)));
             }
         }
@@ -188,46 +228,37 @@ impl Fresh {
     fn unknown<'a>(
         &'a self,
         service: &'a DesiredService,
+        reach: Reach<'a>,
     ) -> impl Iterator<Item = (IpAddr, &'a DesiredBackend)> {
-        self.backends(service).filter(|(_, it)| is_unknown(it))
-    }
-
-    /// What of that is worth waiting for: who does not answer ARP may do so for ever.
-    fn awaited(&self, service: &DesiredService, hops: &NextHops) -> Vec<Awaited> {
-        let is_given_up = |backend: &IpAddr| {
-            matches!(
-                hops.get(backend),
-                Some(HopState::Unknown {
-                    is_given_up: true,
-                    ..
-                })
-            )
-        };
-        self.unknown(service)
-            .filter(|(backend, it)| it.way.is_ok() || !is_given_up(backend))
-            .map(|(backend, it)| awaited(service, backend, it))
-            .collect()
+        self.backends(service)
+            .filter(move |(address, it)| reach.leaves_open(*address, it))
     }
 
     /// The backends that the service's connections may be at: those that can serve, and those of which that is
-    /// not known. One that is late (`is_late`) and cannot be reached is given up; one whose check says
-    /// nothing keeps what it may have.
+    /// not known. Of those of which it is not known when it is late (`is_late`), one whose check has said
+    /// nothing at all keeps what it may have, and the others are given up.
     fn assumed(
         &self,
         desired: &DesiredService,
         service: &Service,
+        reach: Reach<'_>,
         is_late: bool,
     ) -> Vec<Candidate> {
         let (addresses, facts): (Vec<_>, Vec<_>) = self
             .backends(desired)
             .map(|(address, backend)| {
-                let can_be_reached = backend.way.is_ok() || !is_late;
+                let is_open = reach.leaves_open(address, backend)
+                    && match backend.health {
+                        _ if !is_late => true,
+                        Health::Undecided { has_failed, .. } => backend.way.is_ok() && !has_failed,
+                        _ => false,
+                    };
                 let facts = Facts {
                     tier: backend.tier,
-                    can_be_reached,
+                    can_be_reached: is_open || backend.way.is_ok(),
                     // It may have been drained since.
                     is_wanted: true,
-                    is_healthy: backend.health.is_up() || (can_be_reached && is_unknown(backend)),
+                    is_healthy: is_open || backend.health.is_up(),
                 };
                 ((address, backend.weight), facts)
             })
@@ -239,12 +270,6 @@ impl Fresh {
             .map(|((address, weight), _)| Candidate { address, weight })
             .collect()
     }
-}
-
-/// Neither known to be able to serve, nor not to be. What a check says of a backend that cannot be reached
-/// counts for nothing.
-fn is_unknown(backend: &DesiredBackend) -> bool {
-    backend.way.is_err() || matches!(backend.health, Health::Undecided { .. })
 }
 
 fn awaited(service: &DesiredService, backend: IpAddr, it: &DesiredBackend) -> Awaited {

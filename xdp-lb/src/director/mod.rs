@@ -42,7 +42,7 @@ use tracing::{info, warn};
 use self::{
     checks::{HealthChecks, World},
     desired::{DesiredService, addresses, desired},
-    fresh::{Awaited, Freshness},
+    fresh::{Awaited, Freshness, Reach},
     handle::Request,
     interfaces::Interfaces,
     overrides::Overrides,
@@ -386,10 +386,16 @@ impl Director {
         let tables = &self.tables;
         let is_known = |service: &DesiredService| tables.knows(&service.name, &service.keys);
         self.fresh.observe(&desired, is_known, now);
-        self.fresh.assume(&mut desired, &self.config.services, now);
+        let hops = self.resolver.hops.borrow().clone();
+        let reach = Reach {
+            hops: &hops,
+            is_complete: self.interfaces.missing().next().is_none(),
+        };
+        self.fresh
+            .assume(&mut desired, &self.config.services, reach, now);
         let moved = self.tables.apply(&mut self.dataplane, &desired, now)?;
         self.vrrp.set_shares(report::shares(&desired));
-        self.conclude(&desired, now);
+        self.conclude(&desired, reach, now);
         self.applied = desired;
         let waiting = self.tables.next_change();
         let next = [self.next_look, grows, waiting, self.fresh.due()];
@@ -398,10 +404,9 @@ impl Director {
     }
 
     /// Finds out whether the director is ready, now that the maps hold what is `desired`.
-    fn conclude(&mut self, desired: &[DesiredService], now: Instant) {
-        let given_up = self.fresh.given_up(desired, now);
-        let hops = self.resolver.hops.borrow().clone();
-        let (awaited, is_ready_now) = self.fresh.conclude(desired, &hops, now);
+    fn conclude(&mut self, desired: &[DesiredService], reach: Reach<'_>, now: Instant) {
+        let given_up = self.fresh.given_up(desired, reach, now);
+        let (awaited, is_ready_now) = self.fresh.conclude(desired, reach, now);
         self.awaited = awaited;
         for it in given_up {
             warn!(

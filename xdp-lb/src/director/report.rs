@@ -1,6 +1,6 @@
 //! Answers to questions: the director's state in the shapes of [`view`](super::view).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use xdp_lb_common::{
     abi::{ABI_VERSION, Slot},
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::Service,
     dataplane::{self, Traffic},
+    health::Check,
     vrrp::Share,
 };
 
@@ -166,9 +167,9 @@ impl Director {
             self.find_service(name)?;
         }
         let mut views = Vec::new();
-        for service in &self.applied {
+        for (service, applied) in self.config.services.iter().zip(&self.applied) {
             if only.is_none_or(|name| name == service.name) {
-                self.backend_views(service, &mut views)?;
+                self.backend_views(service, applied, &mut views)?;
             }
         }
         Ok(views)
@@ -176,6 +177,7 @@ impl Director {
 
     fn backend_views(
         &self,
+        config: &Service,
         service: &DesiredService,
         views: &mut Vec<BackendView>,
     ) -> Result<(), ChangeError> {
@@ -200,7 +202,7 @@ impl Director {
                 weight_in_force: backend.weight_in_force,
                 tier: backend.tier,
                 state: state(backend).into(),
-                reason: reason(backend),
+                reason: reason(backend, self.health.check_of(config, address)),
                 slots,
                 share: if total == 0 {
                     0.0
@@ -304,13 +306,21 @@ fn state(backend: &DesiredBackend) -> &'static str {
 }
 
 /// Why a backend is not used, or used though it is down.
-fn reason(backend: &DesiredBackend) -> Option<String> {
+///
+/// Tables follow the state of a check, not each of its words.
+fn reason(backend: &DesiredBackend, check: Option<&Arc<Check>>) -> Option<String> {
+    let now = check
+        .filter(|check| !check.is_up())
+        .map(|check| check.reason());
     match (&backend.way, &backend.health) {
         (Err(reason), _) => Some(reason.clone()),
         (Ok(_), Health::Down { reason, .. }) if backend.standing.is_in_use() => {
+            let reason = now.as_ref().unwrap_or(reason);
             Some(format!("though down, since too many are: {reason}"))
         }
-        (Ok(_), Health::Down { reason, .. } | Health::Undecided { reason }) => Some(reason.clone()),
+        (Ok(_), Health::Down { reason, .. } | Health::Undecided { reason, .. }) => {
+            Some(now.unwrap_or_else(|| reason.clone()))
+        }
         (Ok(_), _) => None,
     }
 }

@@ -169,10 +169,14 @@ impl Check {
         self.lock().clone()
     }
 
-    /// True if it has been run.
+    /// True if the last result was a failure.
     #[must_use]
-    pub fn has_result(&self) -> bool {
-        self.lock().last.is_some()
+    pub fn has_failed(&self) -> bool {
+        let status = self.lock();
+        status
+            .last
+            .as_ref()
+            .is_some_and(|last| last.result.is_err())
     }
 
     /// Since when the backend is up, if it came up under this daemon.

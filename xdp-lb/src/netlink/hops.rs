@@ -14,6 +14,10 @@ use super::links::{Exits, Link, Links};
 /// awaited.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// After how long without an answer nobody waits for a neighbour any more: two rounds of the kernel's questions, which are
+/// three, a second apart. A host that boots, or a switch that learns, may take longer than one.
+const PATIENCE: Duration = Duration::from_secs(6);
+
 /// The way to a backend: where frames for it go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
@@ -42,7 +46,7 @@ pub enum HopState {
         reason: String,
         /// As in [`Hop::gateway`].
         gateway: Option<IpAddr>,
-        /// The kernel has asked for it as often as it does, or has no route: there may be no answer for long.
+        /// The kernel has asked for it several times in vain, or has no route: there may be no answer for long.
         is_given_up: bool,
     },
 }
@@ -135,6 +139,8 @@ pub(super) struct Hops {
     links: Links,
     routes: HashMap<IpAddr, Route>,
     neighbours: HashMap<(u32, IpAddr), Neighbour>,
+    /// Those that have been asked and have not answered yet, since when.
+    asked: HashMap<(u32, IpAddr), Instant>,
     /// The ways that were resolved last.
     used: HashMap<IpAddr, Used>,
 }
@@ -179,6 +185,7 @@ impl Hops {
     pub(super) fn link_gone(&mut self, ifindex: u32) {
         self.links.remove(ifindex);
         self.neighbours.retain(|(of, _), _| *of != ifindex);
+        self.asked.retain(|(of, _), _| *of != ifindex);
     }
 
     pub(super) fn route(&mut self, address: IpAddr, route: Route) {
@@ -195,6 +202,9 @@ impl Hops {
         heard: Neighbour,
         now: Instant,
     ) {
+        if heard.state == State::Confirmed {
+            self.asked.remove(&(ifindex, address));
+        }
         let held = self.neighbours.entry((ifindex, address)).or_insert(heard);
         match (held.state, heard.state) {
             // One that did not answer was asked before. This one is being forgotten, of which the
@@ -222,19 +232,24 @@ impl Hops {
     }
 
     /// The neighbours that the kernel is to be asked for, or to ask again.
-    pub(super) fn to_ask(&self) -> BTreeSet<(u32, IpAddr)> {
+    pub(super) fn to_ask(&mut self, now: Instant) -> BTreeSet<(u32, IpAddr)> {
         let needs = |neighbour: Option<&Neighbour>| match neighbour.map(|found| found.state) {
             None | Some(State::Stale | State::Failed | State::Gone(_)) => true,
             Some(State::Confirmed | State::Asked | State::Incomplete) => false,
         };
-        self.wanted
+        let to_ask: BTreeSet<_> = self
+            .wanted
             .iter()
             .filter_map(|address| match self.routes.get(address)? {
                 Route::Via(via) => Some(via.neighbour(*address)),
                 Route::None(_) => None,
             })
             .filter(|key| needs(self.neighbours.get(key)))
-            .collect()
+            .collect();
+        for &neighbour in &to_ask {
+            self.asked.entry(neighbour).or_insert(now);
+        }
+        to_ask
     }
 
     /// What is known of each wanted address.
@@ -319,6 +334,11 @@ impl Hops {
         })
     }
 
+    fn is_given_up(&self, neighbour: &(u32, IpAddr), now: Instant) -> bool {
+        let since = self.asked.get(neighbour);
+        since.is_some_and(|&since| now.saturating_duration_since(since) >= PATIENCE)
+    }
+
     /// The MAC address of the next hop, or why there is none: what it does or does not.
     fn mac(&self, via: &Via, address: IpAddr, now: Instant) -> Result<[u8; 6], NoHop> {
         let key = via.neighbour(address);
@@ -328,8 +348,14 @@ impl Hops {
         };
         let neighbour = self.neighbours.get(&key);
         match neighbour.map(|neighbour| neighbour.state) {
-            None | Some(State::Incomplete) => Err(NoHop::yet("is being asked for its MAC address")),
-            Some(State::Failed) => Err(NoHop::given_up(unanswered)),
+            None | Some(State::Incomplete) => Err(NoHop {
+                reason: "is being asked for its MAC address".to_owned(),
+                is_given_up: self.is_given_up(&key, now),
+            }),
+            Some(State::Failed) => Err(NoHop {
+                reason: unanswered.to_owned(),
+                is_given_up: self.is_given_up(&key, now),
+            }),
             Some(State::Gone(since)) if now.saturating_duration_since(since) > LINGER => {
                 Err(NoHop::yet(unanswered))
             }

@@ -275,7 +275,7 @@ impl Follower {
 
     /// Asks for the neighbours that need it.
     async fn tend(&mut self) {
-        for (ifindex, address) in self.hops.to_ask() {
+        for (ifindex, address) in self.hops.to_ask(Instant::now()) {
             let request = self
                 .handle
                 .neighbours()

@@ -17,7 +17,7 @@ use super::host::Host;
 use super::process::wait_for;
 
 /// A connection on which nothing comes for so long counts as broken.
-const STALL: Duration = Duration::from_secs(10);
+const STALL: Duration = Duration::from_secs(30);
 
 /// One download, as far as it has come.
 #[derive(Clone, Debug, Default)]

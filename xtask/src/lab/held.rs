@@ -20,8 +20,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::client::{backend_of, new_runtime};
 use super::host::Host;
 
-/// How long an answer may take: a lost SYN is sent again after one second, then after three.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take: what is lost is sent again after twice the time, each time.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Idle connections, each of which has been answered once.
 #[derive(Debug)]

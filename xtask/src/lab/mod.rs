@@ -245,6 +245,16 @@ impl Lab {
         self.wires.clear();
     }
 
+    /// Makes an interface of a director anew, as a driver does that is loaded again: the old one goes, with all that
+    /// was attached to it.
+    pub fn remake_interface(&mut self, director: &Arc<Host>, name: &str) -> Result<()> {
+        let fabric = Arc::clone(self.host(topology::FABRIC));
+        topology::remake(&fabric, director, name, &self.config)?;
+        self.wires
+            .push(Wires::prepare(self, director, self.config.tag)?);
+        Ok(())
+    }
+
     /// Pulls the cables of a host, or plugs them in again.
     pub fn set_cables(&self, host: &Host, plugged_in: bool) -> Result<()> {
         let state = if plugged_in { "up" } else { "down" };

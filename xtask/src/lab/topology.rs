@@ -42,6 +42,9 @@ enum Role {
     Backend,
 }
 
+/// The name of the host that stands for the switches.
+pub(super) const FABRIC: &str = "fabric";
+
 /// A network of the farm: a bridge in the fabric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Network {
@@ -83,7 +86,7 @@ const REMEMBERED: u32 = 8_640_000;
 
 /// Makes all hosts of a lab, cabled and with addresses; `fabric` comes first.
 pub(super) fn build(config: &LabConfig) -> Result<Vec<Arc<Host>>> {
-    let fabric = Host::new("fabric", Vec::new())?;
+    let fabric = Host::new(FABRIC, Vec::new())?;
     for scope in ["all", "default"] {
         fabric.sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
     }
@@ -291,6 +294,32 @@ fn cable(fabric: &Host, hosts: &[(Plan, Host)], config: &LabConfig) -> Result<()
         ))?;
     }
     Ok(())
+}
+
+/// Makes a director's interface in a network of the farm anew, as a driver does that is loaded again: it has another
+/// index and another MAC address.
+pub(super) fn remake(fabric: &Host, director: &Host, name: &str, config: &LabConfig) -> Result<()> {
+    let interfaces = director.interfaces().iter();
+    let mut interfaces = interfaces.filter(|it| it.name == name);
+    let Interface { v4, v6, .. } = interfaces.next().context("no such interface")?;
+    let plans = plan(config);
+    let planned = plans.iter().find(|plan| plan.name == director.name());
+    let planned = planned.and_then(|plan| plan.interfaces.iter().find(|(it, _)| it.name == name));
+    let network = planned.and_then(|(_, network)| *network);
+    let bridge = network.context("it is not in the fabric")?.bridge();
+    let (port, netns) = (port(director, name), director.namespace().net_path());
+    let netns = netns.display();
+    fabric.ip_batch(&format!(
+        "link del {port}\nlink add {port} type veth peer name {name} netns {netns}\nlink set {port} master \
+         {bridge} up\n"
+    ))?;
+    let mut script = format!(
+        "link set {name} up\naddr add {v4}/24 dev {name}\naddr add {v6}/64 dev {name} nodad\n"
+    );
+    for route in routes(Role::Director, director, config) {
+        let _ = writeln!(script, "route replace {route}");
+    }
+    director.ip_batch(&script)
 }
 
 /// The `ip` commands that give a host its addresses and routes.

@@ -33,6 +33,7 @@ struct World {
     fresh: Freshness,
     hops: NextHops,
     is_known: bool,
+    is_complete: bool,
     begin: Instant,
     now: Instant,
 }
@@ -60,6 +61,7 @@ impl World {
             fresh: Freshness::new(TIMEOUT),
             hops: Arc::default(),
             is_known: false,
+            is_complete: true,
             begin: now,
             now,
         }
@@ -80,6 +82,7 @@ impl World {
         backend.way = Ok(WAY);
         backend.health = Health::Undecided {
             reason: "not checked yet".into(),
+            has_failed: false,
         };
     }
 
@@ -109,9 +112,14 @@ impl World {
         let is_known = self.is_known;
         self.fresh.observe(&self.desired, |_| is_known, self.now);
         self.desired[0].assumed = None;
-        self.fresh.assume(&mut self.desired, &self.config, self.now);
+        let reach = Reach {
+            hops: &self.hops,
+            is_complete: self.is_complete,
+        };
+        self.fresh
+            .assume(&mut self.desired, &self.config, reach, self.now);
         self.is_known = true;
-        let (awaited, is_ready_now) = self.fresh.conclude(&self.desired, &self.hops, self.now);
+        let (awaited, is_ready_now) = self.fresh.conclude(&self.desired, reach, self.now);
         let assumed = self.desired[0].assumed.as_ref().map(|candidates| {
             let last = |it: &Candidate| match it.address {
                 IpAddr::V4(address) => address.octets()[3],
@@ -159,17 +167,39 @@ fn what_a_check_says_of_one_that_cannot_be_reached_counts_for_nothing() {
 }
 
 #[test]
-fn one_that_does_not_answer_is_not_waited_for_but_assumed_until_it_is_late() {
+fn one_that_does_not_answer_is_given_up() {
     let mut world = World::new();
     world.up(1);
     world.up(2);
+    assert_eq!(world.look(SECOND), (Some(vec![1, 2, 3]), 1, false));
     world.silent(3);
-    assert_eq!(world.look(4 * SECOND), (Some(vec![1, 2, 3]), 0, true));
-    assert_eq!(world.look(5 * SECOND), (Some(vec![1, 2, 3]), 0, false));
-    assert_eq!(world.fresh.due(), Some(world.begin + 4 * SECOND + TIMEOUT));
-    let late = 4 * SECOND + TIMEOUT;
-    assert_eq!(world.look(late), (Some(vec![1, 2]), 0, false));
-    assert_eq!(world.look(late + SECOND), (None, 0, false));
+    assert_eq!(world.look(6 * SECOND), (Some(vec![1, 2]), 0, true));
+    assert_eq!(world.look(7 * SECOND), (None, 0, false));
+}
+
+#[test]
+fn while_an_interface_is_missing_nobody_is_given_up() {
+    let mut world = World::new();
+    world.is_complete = false;
+    world.up(1);
+    world.up(2);
+    world.silent(3);
+    assert_eq!(world.look(6 * SECOND), (Some(vec![1, 2, 3]), 1, false));
+    world.is_complete = true;
+    assert_eq!(world.look(7 * SECOND), (Some(vec![1, 2]), 0, true));
+}
+
+#[test]
+fn one_whose_check_has_failed_is_given_up_when_it_is_late() {
+    let mut world = World::new();
+    world.up(1);
+    world.up(2);
+    world.undecided(3);
+    if let Health::Undecided { has_failed, .. } = &mut world.backend(3).health {
+        *has_failed = true;
+    }
+    assert_eq!(world.look(Duration::ZERO), (Some(vec![1, 2, 3]), 1, false));
+    assert_eq!(world.look(TIMEOUT), (Some(vec![1, 2]), 0, true));
 }
 
 #[test]
@@ -183,9 +213,13 @@ fn a_check_that_says_nothing_ends_the_waiting_and_not_the_connections() {
         world.look(TIMEOUT - SECOND),
         (Some(vec![1, 2, 3]), 1, false)
     );
-    assert_eq!(world.fresh.given_up(&world.desired, world.now).len(), 0);
-    let now = world.begin + TIMEOUT;
-    let given_up = world.fresh.given_up(&world.desired, now);
+    let reach = Reach {
+        hops: &world.hops,
+        is_complete: true,
+    };
+    let given_up = |now| world.fresh.given_up(&world.desired, reach, now);
+    assert_eq!(given_up(world.now).len(), 0);
+    let given_up = given_up(world.begin + TIMEOUT);
     let [check] = Vec::from_iter(&given_up)[..] else {
         panic!("{given_up:?}");
     };

@@ -166,16 +166,12 @@ impl Flows {
         Some(FlowEntry(std::mem::replace(word, entry.0)))
     }
 
-    /// Where in its bucket a new entry may stand: where there is none, else in the place of one that is closing,
-    /// else of the oldest.
+    /// Where in its bucket a new entry may stand: where there is none, else in the place of one that is over,
+    /// else of the oldest of its kind.
     fn room(&self, known: &Known, is_opening: bool) -> usize {
         let worth_leaving = |entry: FlowEntry| {
-            let is_flow = !entry.is_none() && !entry.is_opening();
-            if is_opening && is_flow && !self.is_over(entry, known.idle_ticks) {
-                0
-            } else {
-                entry.worth_leaving(self.period)
-            }
+            let is_over = self.is_over(entry, known.idle_ticks);
+            entry.worth_leaving(is_opening, is_over, self.period)
         };
         let (mut best, mut most) = (NOWHERE, 0);
         for (at, &word) in self.buckets[known.place.bucket as usize].iter().enumerate() {

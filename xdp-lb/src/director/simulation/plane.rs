@@ -131,7 +131,7 @@ impl Plane {
         let backend = self.continued(asked, &mut known);
         if let Some(backend) = self.serving_for(asked.id, backend) {
             if known.entry.is_opening() {
-                self.remember(asked, &known, backend);
+                self.prove(asked, &mut known);
             }
             return Some(backend);
         }
@@ -158,7 +158,7 @@ impl Plane {
         if entry.is_opening() {
             return entry.backend();
         }
-        let mut renewed = entry.seen_in(self.flows.period);
+        let mut renewed = entry.continued_in(self.flows.period);
         if asked.segment == Segment::Ends {
             renewed = renewed.closing();
         }
@@ -168,8 +168,7 @@ impl Plane {
 
     /// A SYN on a slot that has moved: where it must go if not to the current backend.
     fn by_opening(&mut self, asked: Asked, mut known: Known) -> Option<u16> {
-        let backend = self.still_open(&mut known);
-        if let Some(backend) = self.serving_for(asked.id, backend) {
+        if let Some(backend) = self.begun(asked, &mut known) {
             return Some(backend);
         }
         self.flows.forget(&mut known);
@@ -182,18 +181,33 @@ impl Plane {
         }
     }
 
-    /// The backend that a flow is at for which a SYN came; 0: that is not known, or it has ended.
-    fn still_open(&mut self, known: &mut Known) -> u16 {
+    /// The backend of an entry that a SYN follows.
+    fn begun(&mut self, asked: Asked, known: &mut Known) -> Option<u16> {
         let entry = known.entry;
-        if entry.is_none() {
-            return 0;
+        if entry.is_none() || self.flows.has_ended(known) {
+            return None;
         }
-        if !self.flows.has_ended(known) && !entry.is_closing() {
-            let renewed = entry.seen_in(self.flows.period);
-            self.flows.rewrite(known, renewed);
-            return entry.backend();
+        let backend = self.serving_for(asked.id, entry.backend())?;
+        let next_hop = NextHop::unpack(self.backends[usize::from(backend)].next_hop);
+        if !next_hop.takes_syn(entry.is_closing()) {
+            return None;
         }
-        0
+        let renewed = entry.seen_in(self.flows.period).after_syn();
+        self.flows.rewrite(known, renewed);
+        Some(backend)
+    }
+
+    /// The packet that follows a SYN: what was an opening is a flow.
+    fn prove(&mut self, asked: Asked, known: &mut Known) {
+        let proven = known.entry.seen_in(self.flows.period).proven();
+        match asked.segment {
+            Segment::Continues => {
+                self.counts.created += 1;
+                self.flows.rewrite(known, proven);
+            }
+            Segment::Ends => self.flows.rewrite(known, proven.closing()),
+            Segment::Opens => {}
+        }
     }
 
     fn remember(&mut self, asked: Asked, known: &Known, backend: u16) {

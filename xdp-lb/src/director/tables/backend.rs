@@ -7,7 +7,7 @@ use xdp_lb_common::abi::{BackendEntry, NextHop};
 use crate::{
     dataplane::DataplaneError,
     director::{
-        desired::{DesiredBackend, mapped},
+        desired::{DesiredBackend, Health, mapped},
         maps::Maps,
         ways::{TunnelEnd, Way},
     },
@@ -45,7 +45,7 @@ pub(super) fn write(
 ) -> Result<(), DataplaneError> {
     let held = maps.backend(index);
     let entry = match backend.served_way() {
-        Some(way) => served(&held, way),
+        Some(way) => served(&held, way, backend),
         None => BackendEntry {
             next_hop: 0,
             ..held
@@ -66,12 +66,12 @@ pub(super) fn moved(
     backend: &DesiredBackend,
 ) -> Option<BackendEntry> {
     let held = maps.backend(index);
-    let entry = served(&held, backend.served_way()?);
+    let entry = served(&held, backend.served_way()?, backend);
     (NextHop::unpack(held.next_hop).is_serving() && entry != held).then_some(entry)
 }
 
 /// The entry of a backend that is reached this way.
-fn served(held: &BackendEntry, way: &Way) -> BackendEntry {
+fn served(held: &BackendEntry, way: &Way, backend: &DesiredBackend) -> BackendEntry {
     let [outer_tag, inner_tag] = way.tags;
     let (flag, tunnel_source) = match way.tunnel {
         Some(TunnelEnd { flag, source }) => (flag, mapped(source)),
@@ -79,7 +79,7 @@ fn served(held: &BackendEntry, way: &Way) -> BackendEntry {
     };
     let next_hop = NextHop {
         mac: way.mac,
-        flags: NextHop::FLAG_SERVING | flag,
+        flags: NextHop::FLAG_SERVING | flag | state_flags(backend),
     };
     BackendEntry {
         next_hop: next_hop.pack(),
@@ -90,6 +90,17 @@ fn served(held: &BackendEntry, way: &Way) -> BackendEntry {
         inner_tag,
         tunnel_source,
         ..*held
+    }
+}
+
+/// What the program is to know of a backend's state.
+fn state_flags(backend: &DesiredBackend) -> u16 {
+    if backend.standing.is_in_use() {
+        NextHop::FLAG_ACCEPTS
+    } else if matches!(backend.health, Health::Down { .. }) {
+        NextHop::FLAG_DOWN
+    } else {
+        0
     }
 }
 

@@ -63,13 +63,13 @@ fn known(hops: &mut Hops, now: Instant) -> Option<Hop> {
 fn an_unknown_neighbour_is_asked_for_and_then_used() {
     let now = Instant::now();
     let mut hops = hops();
-    assert_eq!(hops.to_ask(), [(IFINDEX, address())].into());
+    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, address())].into());
     assert_eq!(known(&mut hops, now), None);
     heard(&mut hops, State::Incomplete);
-    assert_eq!(hops.to_ask(), [].into());
+    assert_eq!(hops.to_ask(Instant::now()), [].into());
     assert_eq!(known(&mut hops, now), None);
     heard(&mut hops, State::Confirmed);
-    assert_eq!(hops.to_ask(), [].into());
+    assert_eq!(hops.to_ask(Instant::now()), [].into());
     assert_eq!(
         known(&mut hops, now),
         Some(Hop {
@@ -89,10 +89,10 @@ fn a_stale_neighbour_is_used_and_asked_again() {
     let mut hops = hops();
     heard(&mut hops, State::Stale);
     assert!(known(&mut hops, now).is_some());
-    assert_eq!(hops.to_ask(), [(IFINDEX, address())].into());
+    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, address())].into());
     heard(&mut hops, State::Asked);
     assert!(known(&mut hops, now).is_some());
-    assert_eq!(hops.to_ask(), [].into());
+    assert_eq!(hops.to_ask(Instant::now()), [].into());
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_failed_neighbour_is_not_used_and_asked_again() {
     heard(&mut hops, State::Asked);
     heard(&mut hops, State::Failed);
     assert_eq!(known(&mut hops, now), None);
-    assert_eq!(hops.to_ask(), [(IFINDEX, address())].into());
+    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, address())].into());
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_forgotten_neighbour_is_used_for_a_second_only() {
         known(&mut hops, now + LINGER + Duration::from_millis(1)),
         None
     );
-    assert_eq!(hops.to_ask(), [(IFINDEX, address())].into());
+    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, address())].into());
     heard(&mut hops, State::Incomplete);
     assert!(known(&mut hops, now).is_some(), "it is being asked again");
     heard(&mut hops, State::Failed);
@@ -132,7 +132,7 @@ fn one_that_is_flushed_is_used_until_it_has_answered() {
     heard(&mut hops, State::Failed);
     hops.neighbour_gone(IFINDEX, address(), now);
     assert!(known(&mut hops, now).is_some());
-    assert_eq!(hops.to_ask(), [(IFINDEX, address())].into());
+    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, address())].into());
     heard(&mut hops, State::Incomplete);
     assert!(known(&mut hops, now).is_some());
     heard(&mut hops, State::Confirmed);
@@ -190,7 +190,7 @@ fn behind_a_gateway_the_gateway_is_the_next_hop() {
         ..DIRECT
     };
     hops.route(address(), Route::Via(via));
-    assert_eq!(hops.to_ask(), [(IFINDEX, gateway)].into());
+    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, gateway)].into());
     assert_eq!(
         hops.resolve(now)[&address()],
         HopState::Unknown {
@@ -289,7 +289,7 @@ fn two_backends_behind_one_gateway_ask_once() {
         let gateway = Some(gateway);
         hops.route(address, Route::Via(Via { gateway, ..DIRECT }));
     }
-    assert_eq!(hops.to_ask().len(), 1);
+    assert_eq!(hops.to_ask(Instant::now()).len(), 1);
 }
 
 #[test]
@@ -400,5 +400,40 @@ fn what_is_no_longer_wanted_is_forgotten() {
     heard(&mut hops, State::Stale);
     hops.want(BTreeSet::new());
     assert!(hops.resolve(Instant::now()).is_empty());
-    assert!(hops.to_ask().is_empty());
+    assert!(hops.to_ask(Instant::now()).is_empty());
+}
+
+#[test]
+fn a_neighbour_is_given_up_after_two_rounds_of_questions() {
+    let begin = Instant::now();
+    let mut hops = hops();
+    hops.route(address(), Route::Via(DIRECT));
+    let is_given_up = |hops: &mut Hops, now| match hops.resolve(now)[&address()] {
+        HopState::Unknown { is_given_up, .. } => Some(is_given_up),
+        HopState::Known(_) => None,
+    };
+    let hear = |hops: &mut Hops, state, now| {
+        let mac = (state == State::Confirmed).then_some(MAC);
+        hops.neighbour(IFINDEX, address(), Neighbour { mac, state }, now);
+    };
+    hear(&mut hops, State::Failed, begin);
+    // That was before anybody asked.
+    assert_eq!(is_given_up(&mut hops, begin + PATIENCE), Some(false));
+    assert_eq!(hops.to_ask(begin).len(), 1);
+    for (seconds, state, expected) in [
+        (0, State::Incomplete, Some(false)),
+        (3, State::Failed, Some(false)),
+        (3, State::Incomplete, Some(false)),
+        (6, State::Failed, Some(true)),
+        (6, State::Incomplete, Some(true)),
+        (7, State::Confirmed, None),
+    ] {
+        let now = begin + Duration::from_secs(seconds);
+        hear(&mut hops, state, now);
+        hops.to_ask(now);
+        assert_eq!(is_given_up(&mut hops, now), expected, "{seconds} {state:?}");
+    }
+    // Where there is no route nobody has to be asked.
+    hops.route(address(), Route::None("unreachable".into()));
+    assert_eq!(is_given_up(&mut hops, begin), Some(true));
 }

@@ -18,7 +18,7 @@ fn the_way_to_a_backend_is_in_its_entry() {
     world.apply(&[service]);
     let (_, table) = world.tables.find("web").unwrap();
     let entry = world.maps.backend(table.members[&address(1)]);
-    let flags = NextHop::FLAG_SERVING | NextHop::FLAG_GUE;
+    let flags = NextHop::FLAG_SERVING | NextHop::FLAG_ACCEPTS | NextHop::FLAG_GUE;
     assert_eq!(NextHop::unpack(entry.next_hop).flags, flags);
     assert_eq!((entry.ifindex, entry.mtu), (2, 1400));
     assert_eq!((entry.outer_tag, entry.inner_tag), (0x8064, 20));
