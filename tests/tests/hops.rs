@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use xdp_lb_tests::lab::{Rig, SOON, address, config};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use xdp_lb_tests::lab::{Rig, SOON, address, config, program};
+use xdp_lb_tests::silence::Silence;
 use xtask::lab::{Lab, LabConfig, wait_for};
 
 /// A rig whose director's kernel finds out within seconds that a neighbour is gone.
@@ -113,4 +115,66 @@ fn a_flushed_neighbour_table_fails_no_request() -> Result<()> {
         }
         requests.join().expect("the requests' thread").map(drop)
     })
+}
+
+#[test]
+fn a_backend_with_another_mac_address_is_found_by_its_health_check() -> Result<()> {
+    let yaml = config(1..=2)
+        + "    health_check: { type: http, path: /healthz, interval: 500ms, timeout: 300ms }\n";
+    let rig = Rig::with_config(2, &yaml)?;
+    rig.wait_for_state(1, "active")?;
+    let host = &rig.servers[0].host();
+    let before = host.mac("eth0")?;
+    // It says nothing by itself.
+    host.ip_batch("link set eth0 address 02:00:00:00:77:01\n")?;
+    ensure!(host.mac("eth0")? != before);
+    wait_for("the director to learn of it", SOON, || {
+        Ok((rig.backend(1)?["mac"] == "02:00:00:00:77:01").then_some(()))
+    })?;
+    rig.wait_for_state(1, "active")?;
+    assert_eq!(rig.shares(100)?.len(), 2);
+    Ok(())
+}
+
+#[test]
+fn two_thousand_backends_on_one_link_are_all_found_and_found_again() -> Result<()> {
+    const BACKENDS: u16 = 2_000;
+    let lab = Lab::new(LabConfig::with_backends(1))?;
+    let all: Vec<_> = (1..=BACKENDS)
+        .map(|number| {
+            let [high, low] = number.to_be_bytes();
+            format!("10.7.{high}.{low}")
+        })
+        .collect();
+    let backend = lab.host("backend1");
+    let add = |address: &String| format!("addr add {address}/32 dev eth0\n");
+    backend.ip_batch(&all.iter().map(add).collect::<String>())?;
+    let director = lab.host("director");
+    director.ip(&["route", "add", "10.7.0.0/16", "dev", "eth0"])?;
+    let yaml = format!(
+        "interfaces: [eth0]\nservices:\n- {{ name: web, vip: 192.0.2.10, protocol: tcp, port: 80, backends: [{}] }}\n",
+        all.join(", ")
+    );
+    let daemon = lab.start_director(&program(), &yaml)?;
+    let wait = |state: &str| {
+        wait_for(&format!("all backends to be {state}"), SOON * 3, || {
+            let text = daemon.check(&["backend", "list", "--json"])?;
+            let list: Value = serde_json::from_str(&text)?;
+            let all = list.as_array().context("not a list")?;
+            let count = all.iter().filter(|it| it["state"] == state).count();
+            Ok((count == usize::from(BACKENDS)).then_some(()))
+        })
+    };
+    wait("active")?;
+    for _ in 0..2 {
+        let silence = Silence::of_arp(&lab, backend, &[director])?;
+        // At once, where the kernel would find out one after the other.
+        director.ip(&["neigh", "flush", "dev", "eth0"])?;
+        wait("unreachable")?;
+        // Nobody waits for them any more, and they are asked all the same.
+        std::thread::sleep(Duration::from_secs(10));
+        drop(silence);
+        wait("active")?;
+    }
+    Ok(())
 }

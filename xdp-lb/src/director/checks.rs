@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::{Config, HealthCheck, Interface, Service},
     dataplane::{self, DataplaneError, check::Steering},
-    health::{Check, Checks, Circumstances, Interned, Key, Outcome, Wanted, probe::Target},
+    health::{Check, Checks, Circumstances, Interned, Key, Outcome, Silent, Wanted, probe::Target},
     netlink::{HopState, NextHops},
 };
 
@@ -75,6 +75,11 @@ impl HealthChecks {
             marks: HashMap::new(),
             mark: config.health.mark,
         })
+    }
+
+    /// Tells of each check that a backend does not answer.
+    pub(super) fn set_silent(&self, silent: Silent) {
+        self.checks.set_silent(silent);
     }
 
     /// Makes equal checks of a new config one, also with those that run.

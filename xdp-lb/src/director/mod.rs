@@ -29,6 +29,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -180,6 +181,7 @@ impl Director {
             ports,
             started: Instant::now(),
         };
+        director.doubt_silent();
         director.wait_for_hops(FIRST_HOPS).await;
         director.apply()?;
         director.wait_for_checks(FIRST_CHECKS).await;
@@ -236,7 +238,11 @@ impl Director {
                     Err(_) => {
                         warn!("next hops are no longer followed: the netlink task has ended");
                         match crate::netlink::follow() {
-                            Ok(resolver) => { self.resolver = resolver; self.tell_wanted(); }
+                            Ok(resolver) => {
+                                self.resolver = resolver;
+                                self.doubt_silent();
+                                self.tell_wanted();
+                            }
                             Err(error) => {
                                 warn!(%error, "netlink");
                                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -301,6 +307,16 @@ impl Director {
             }
         }
         None
+    }
+
+    /// Has the neighbours asked behind which a backend does not answer its health checks.
+    fn doubt_silent(&self) {
+        let doubtful = self.resolver.doubtful.clone();
+        // One that does not fit comes again with the next check.
+        let doubt = move |backend| {
+            let _ = doubtful.try_send(backend);
+        };
+        self.health.set_silent(Arc::new(doubt));
     }
 
     /// Has the next hops that are needed looked up, and waits until the new ones are known, but no

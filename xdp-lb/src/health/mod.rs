@@ -15,6 +15,7 @@ mod timetable;
 use std::{
     collections::{HashMap, HashSet},
     io,
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -34,6 +35,9 @@ use crate::config::{HealthCheck, Start};
 
 /// Reads how many packets with a mark were steered, if any are to be.
 pub type Steered = Arc<dyn Fn(u32) -> Option<u64> + Send + Sync>;
+
+/// Is told of backends that do not answer.
+pub type Silent = Arc<dyn Fn(IpAddr) + Send + Sync>;
 
 /// A check that is wanted.
 #[derive(Debug)]
@@ -80,6 +84,11 @@ impl Checks {
     /// Has successes of steered checks doubted whose packets were not.
     pub fn set_steered(&self, steered: Steered) {
         self.tell(Command::Steered(steered));
+    }
+
+    /// Tells of each check that a backend does not answer.
+    pub fn set_silent(&self, silent: Silent) {
+        self.tell(Command::Silent(silent));
     }
 
     /// Runs these checks from now on, and no others. Those that go on keep their state.

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Begin, Cause, Check, Judge, Kind, Outcome, State, Steered, Timetable, probe};
+use super::{Begin, Cause, Check, Judge, Kind, Outcome, Silent, State, Steered, Timetable, probe};
 
 /// Results that are looked at together.
 const CROWD: usize = 256;
@@ -48,6 +48,8 @@ pub(super) enum Command {
     AtOnce(usize),
     /// Where to read how many packets were steered.
     Steered(Steered),
+    /// Whom to tell of backends that do not answer.
+    Silent(Silent),
 }
 
 struct Running {
@@ -71,6 +73,7 @@ pub(super) struct Runner {
     timetable: Timetable,
     checks: HashMap<Id, Running>,
     steered: Option<Steered>,
+    silent: Option<Silent>,
     at_once: usize,
     in_flight: usize,
     warned: Option<Instant>,
@@ -97,6 +100,7 @@ impl Runner {
             timetable: Timetable::new(seed()),
             checks: HashMap::new(),
             steered: None,
+            silent: None,
             at_once,
             in_flight: 0,
             warned: None,
@@ -171,6 +175,7 @@ impl Runner {
             Command::RunNow(id) => self.timetable.hurry(id, now),
             Command::AtOnce(at_once) => self.at_once = at_once,
             Command::Steered(steered) => self.steered = Some(steered),
+            Command::Silent(silent) => self.silent = Some(silent),
         }
     }
 
@@ -224,6 +229,11 @@ impl Runner {
         let Some(running) = self.checks.get_mut(&id) else {
             return false;
         };
+        if let (Err(cause), Some(silent)) = (&outcome.result, &self.silent)
+            && matches!(cause.kind, Kind::Timeout | Kind::Unreachable)
+        {
+            silent(running.check.key().backend);
+        }
         // What this host lacks tells nothing about the backend.
         let local = match &outcome.result {
             Err(cause) if cause.kind == Kind::Local => Some(cause.clone()),

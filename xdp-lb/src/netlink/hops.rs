@@ -139,6 +139,8 @@ pub(super) struct Hops {
     links: Links,
     routes: HashMap<IpAddr, Route>,
     neighbours: HashMap<(u32, IpAddr), Neighbour>,
+    /// Those that the kernel has no room for.
+    full: BTreeSet<(u32, IpAddr)>,
     /// Those that have been asked and have not answered yet, since when.
     asked: HashMap<(u32, IpAddr), Instant>,
     /// The ways that were resolved last.
@@ -154,10 +156,12 @@ struct Used {
 }
 
 impl Hops {
-    /// Forgets everything but what is wanted.
+    /// Forgets what the kernel has said.
     pub(super) fn forget(&mut self) {
         *self = Self {
             wanted: std::mem::take(&mut self.wanted),
+            used: std::mem::take(&mut self.used),
+            asked: std::mem::take(&mut self.asked),
             ..Self::default()
         };
     }
@@ -237,15 +241,8 @@ impl Hops {
             None | Some(State::Stale | State::Failed | State::Gone(_)) => true,
             Some(State::Confirmed | State::Asked | State::Incomplete) => false,
         };
-        let to_ask: BTreeSet<_> = self
-            .wanted
-            .iter()
-            .filter_map(|address| match self.routes.get(address)? {
-                Route::Via(via) => Some(via.neighbour(*address)),
-                Route::None(_) => None,
-            })
-            .filter(|key| needs(self.neighbours.get(key)))
-            .collect();
+        let mut to_ask = self.needed();
+        to_ask.retain(|key| needs(self.neighbours.get(key)));
         for &neighbour in &to_ask {
             self.asked.entry(neighbour).or_insert(now);
         }
@@ -334,7 +331,44 @@ impl Hops {
         })
     }
 
-    fn is_given_up(&self, neighbour: &(u32, IpAddr), now: Instant) -> bool {
+    /// The neighbours that wanted addresses are behind.
+    pub(super) fn needed(&self) -> BTreeSet<(u32, IpAddr)> {
+        let wanted = self.wanted.iter();
+        wanted
+            .filter_map(|address| match self.routes.get(address)? {
+                Route::Via(via) => Some(via.neighbour(*address)),
+                Route::None(_) => None,
+            })
+            .collect()
+    }
+
+    /// Whether there is a route to each wanted address.
+    pub(super) fn knows_all_routes(&self) -> bool {
+        let mut wanted = self.wanted.iter();
+        wanted.all(|address| matches!(self.routes.get(address), Some(Route::Via(_))))
+    }
+
+    /// The neighbour that a wanted address is behind, if it has answered before.
+    pub(super) fn confirmed_neighbour(&self, address: IpAddr) -> Option<(u32, IpAddr)> {
+        let Some(Route::Via(via)) = self.routes.get(&address) else {
+            return None;
+        };
+        let neighbour = via.neighbour(address);
+        let state = self.neighbours.get(&neighbour)?.state;
+        matches!(state, State::Confirmed | State::Stale).then_some(neighbour)
+    }
+
+    /// Whether the kernel has no room for a neighbour.
+    pub(super) fn set_full(&mut self, neighbour: (u32, IpAddr), is_full: bool) {
+        if is_full {
+            self.full.insert(neighbour);
+        } else {
+            self.full.remove(&neighbour);
+        }
+    }
+
+    /// Whether a neighbour was asked for some time, and has not answered.
+    pub(super) fn is_given_up(&self, neighbour: &(u32, IpAddr), now: Instant) -> bool {
         let since = self.asked.get(neighbour);
         since.is_some_and(|&since| now.saturating_duration_since(since) >= PATIENCE)
     }
@@ -348,6 +382,10 @@ impl Hops {
         };
         let neighbour = self.neighbours.get(&key);
         match neighbour.map(|neighbour| neighbour.state) {
+            None if self.full.contains(&key) => Err(NoHop::given_up(
+                "is not asked for its MAC address: the kernel's neighbour table is full, see \
+                 net.ipv4.neigh.default.gc_thresh3",
+            )),
             None | Some(State::Incomplete) => Err(NoHop {
                 reason: "is being asked for its MAC address".to_owned(),
                 is_given_up: self.is_given_up(&key, now),

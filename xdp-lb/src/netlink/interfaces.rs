@@ -9,16 +9,21 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
 };
-use rtnetlink::{Handle, MulticastGroup, sys::SocketAddr};
+use rtnetlink::{Handle, MulticastGroup};
 use tokio::{sync::watch, time::sleep};
 use tracing::warn;
 
-use super::{CROWD, links::LinkState, parse};
+use super::{
+    CROWD,
+    connection::{self, Notification, in_time},
+    links::LinkState,
+    parse,
+};
 
 /// How long after a failure all is read again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -61,8 +66,7 @@ pub fn follow_links() -> io::Result<watch::Receiver<LinkMap>> {
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
     ];
-    let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
-    tokio::spawn(connection);
+    let (handle, messages) = connection::open(&groups)?;
     let (sender, receiver) = watch::channel(LinkMap::default());
     let follower = Follower {
         handle,
@@ -83,10 +87,7 @@ struct Follower {
 }
 
 impl Follower {
-    async fn run(
-        mut self,
-        mut messages: impl Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Unpin,
-    ) {
+    async fn run(mut self, mut messages: impl Stream<Item = Notification> + Unpin) {
         loop {
             if self.is_stale {
                 self.read_again().await;
@@ -146,11 +147,11 @@ impl Follower {
     async fn read_all(&self) -> Result<Interfaces, rtnetlink::Error> {
         let mut fresh = Interfaces::default();
         let mut links = self.handle.link().get().execute();
-        while let Some(link) = links.try_next().await? {
+        while let Some(link) = in_time(links.try_next()).await? {
             fresh.heard(&RouteNetlinkMessage::NewLink(link));
         }
         let mut addresses = self.handle.address().get().execute();
-        while let Some(address) = addresses.try_next().await? {
+        while let Some(address) = in_time(addresses.try_next()).await? {
             fresh.heard(&RouteNetlinkMessage::NewAddress(address));
         }
         Ok(fresh)

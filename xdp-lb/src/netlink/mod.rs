@@ -2,13 +2,15 @@
 //! the kernel's notifications.
 //!
 //! The only module that touches netlink. What the kernel tells (`parse`) goes into [`hops`] and
-//! [`links`], which decide what it means; this file does the talking. VRRP has its own: [`interfaces`]
+//! [`links`], which decide what it means; this file hears it, and [`neighbours`] asks. VRRP has its own: [`interfaces`]
 //! follows interfaces and their addresses, and [`edit`] changes them.
 
+mod connection;
 mod edit;
 mod hops;
 mod interfaces;
 mod links;
+mod neighbours;
 mod parse;
 
 use std::{
@@ -19,22 +21,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::{
-    RouteNetlinkMessage,
-    link::LinkMessage,
-    neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState},
-    route::RouteMessage,
+    RouteNetlinkMessage, link::LinkMessage, neighbour::NeighbourMessage, route::RouteMessage,
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, interval},
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{debug, warn};
+use tracing::{info, warn};
 
-use self::hops::{Hops, Route};
+use self::{
+    connection::{Notification, in_time},
+    hops::{Hops, Route},
+    neighbours::Asking,
+};
 pub use self::{
     edit::Editor,
     hops::{Hop, HopState},
@@ -59,7 +62,16 @@ pub struct Resolver {
     pub wanted: watch::Sender<BTreeSet<IpAddr>>,
     /// What is known of them.
     pub hops: watch::Receiver<NextHops>,
+    /// The addresses of which somebody doubts that what is known is true: their neighbours are asked.
+    pub doubtful: mpsc::Sender<IpAddr>,
 }
+
+/// Doubts that may wait; others are dropped, since they come again.
+const DOUBTS: usize = 1024;
+
+/// After a failure everything is read again after so long, and after twice as long each time.
+const RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Begins to follow next hops, on a task of its own that ends with the resolver.
 ///
@@ -78,8 +90,8 @@ pub fn follow() -> io::Result<Resolver> {
         MulticastGroup::Ipv4Rule,
         MulticastGroup::Ipv6Rule,
     ];
-    let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
-    tokio::spawn(connection);
+    let (handle, messages) = connection::open(&groups)?;
+    let (doubtful, doubts) = mpsc::channel(DOUBTS);
     let (wanted, wanted_receiver) = watch::channel(BTreeSet::new());
     let (sender, hops) = watch::channel(NextHops::default());
     let follower = Follower {
@@ -87,11 +99,17 @@ pub fn follow() -> io::Result<Resolver> {
         hops: Hops::default(),
         outdated: BTreeSet::new(),
         is_any_lost: false,
+        asking: Asking::default(),
+        stale: Some(Stale::begin()),
         wanted: wanted_receiver,
         known: sender,
     };
-    tokio::spawn(follower.run(messages));
-    Ok(Resolver { wanted, hops })
+    tokio::spawn(follower.run(messages, doubts));
+    Ok(Resolver {
+        wanted,
+        hops,
+        doubtful,
+    })
 }
 
 /// The task.
@@ -102,24 +120,49 @@ struct Follower {
     outdated: BTreeSet<IpAddr>,
     /// The kernel has given up on neighbours that are wanted, or forgotten them.
     is_any_lost: bool,
+    asking: Asking,
+    /// Something has been missed, so that everything is to be read again.
+    stale: Option<Stale>,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
     known: watch::Sender<NextHops>,
+}
+
+/// When everything is to be read again.
+#[derive(Clone, Copy, Debug)]
+struct Stale {
+    at: Instant,
+    /// How long to wait after the next failure.
+    pause: Duration,
+}
+
+impl Stale {
+    fn begin() -> Self {
+        Self {
+            at: Instant::now(),
+            pause: RETRY,
+        }
+    }
 }
 
 impl Follower {
     async fn run(
         mut self,
-        mut messages: impl futures_util::Stream<
-            Item = (
-                NetlinkMessage<RouteNetlinkMessage>,
-                rtnetlink::sys::SocketAddr,
-            ),
-        > + Unpin,
+        mut messages: impl Stream<Item = Notification> + Unpin,
+        mut doubts: mpsc::Receiver<IpAddr>,
     ) {
         let mut tend = interval(TEND);
         tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.read_all().await;
         loop {
+            if self.stale.is_some_and(|stale| stale.at <= Instant::now()) {
+                self.read_again().await;
+            }
+            let stale_at = self.stale.map(|stale| stale.at);
+            let stale = async {
+                match stale_at {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 message = messages.next() => {
                     let Some((message, _)) = message else { return };
@@ -140,7 +183,12 @@ impl Follower {
                     self.hops.want(wanted);
                     self.all_outdated();
                 }
-                _ = tend.tick() => self.tend().await,
+                Some(address) = doubts.recv() => self.doubt(address).await,
+                _ = tend.tick() => {
+                    self.ask_all().await;
+                    self.forget_unneeded().await;
+                }
+                () = stale => {}
             }
             if !self.outdated.is_empty() {
                 // A link that is down is told of before its routes are looked for.
@@ -149,7 +197,7 @@ impl Follower {
                 self.is_any_lost = true;
             }
             if std::mem::take(&mut self.is_any_lost) {
-                self.tend().await;
+                self.ask_lost().await;
             }
             self.publish();
         }
@@ -196,8 +244,10 @@ impl Follower {
                 _ => {}
             },
             NetlinkPayload::Overrun(_) => {
-                warn!("the kernel dropped notifications; reading everything again");
-                self.read_all().await;
+                if self.stale.is_none() {
+                    warn!("the kernel dropped notifications; everything is read again");
+                }
+                self.stale = Some(Stale::begin());
             }
             _ => {}
         }
@@ -229,21 +279,33 @@ impl Follower {
         }
     }
 
-    /// Reads links, neighbours and routes from the beginning.
-    async fn read_all(&mut self) {
+    /// Reads links, neighbours and routes from the beginning. What was known stays if that fails: to take every
+    /// backend for unreachable would be worse.
+    async fn read_again(&mut self) {
+        let is_first = self.stale.take().map(|stale| stale.pause);
+        let pause = is_first.unwrap_or(RETRY);
+        match self.read_all().await {
+            Ok(()) if pause > RETRY => info!("links, neighbours and routes have been read again"),
+            Ok(()) => {}
+            Err(error) => {
+                warn!(%error, "cannot list links and neighbours; tried again in {}s", pause.as_secs());
+                self.stale = Some(Stale {
+                    at: Instant::now() + pause,
+                    pause: (pause * 2).min(LONGEST_RETRY),
+                });
+            }
+        }
+    }
+
+    async fn read_all(&mut self) -> Result<(), rtnetlink::Error> {
+        let links: Vec<_> = in_time(self.handle.link().get().execute().try_collect()).await?;
+        let neighbours: Vec<_> =
+            in_time(self.handle.neighbours().get().execute().try_collect()).await?;
         self.hops.forget();
-        let links: Result<Vec<_>, _> = self.handle.link().get().execute().try_collect().await;
-        match links {
-            Ok(links) => links.iter().for_each(|link| self.link(link)),
-            Err(error) => warn!(%error, "cannot list links"),
-        }
-        let neighbours: Result<Vec<_>, _> =
-            self.handle.neighbours().get().execute().try_collect().await;
-        match neighbours {
-            Ok(neighbours) => neighbours.iter().for_each(|entry| self.neighbour(entry)),
-            Err(error) => warn!(%error, "cannot list neighbours"),
-        }
+        links.iter().for_each(|link| self.link(link));
+        neighbours.iter().for_each(|entry| self.neighbour(entry));
         self.all_outdated();
+        Ok(())
     }
 
     /// Reads the routes that may have changed.
@@ -264,28 +326,12 @@ impl Follower {
                 .destination_prefix(address, 128)
                 .build(),
         };
-        let answer = self.handle.route().get(request).execute().try_next().await;
+        let answer = in_time(self.handle.route().get(request).execute().try_next()).await;
         match answer {
             Ok(Some(message)) => parse::route(&message),
             Ok(None) => Route::None("the kernel gave no route".into()),
             Err(rtnetlink::Error::NetlinkError(error)) => Route::None(error.to_io().to_string()),
             Err(error) => Route::None(error.to_string()),
-        }
-    }
-
-    /// Asks for the neighbours that need it.
-    async fn tend(&mut self) {
-        for (ifindex, address) in self.hops.to_ask(Instant::now()) {
-            let request = self
-                .handle
-                .neighbours()
-                .add(ifindex, address)
-                .state(NeighbourState::None)
-                .flags(NeighbourFlags::Use)
-                .replace();
-            if let Err(error) = request.execute().await {
-                debug!(%address, ifindex, %error, "cannot ask for a neighbour");
-            }
         }
     }
 }
