@@ -116,7 +116,7 @@ impl Expected {
         match self.forwarded {
             Some((_, backend)) => frame
                 .clone()
-                .without_tags()
+                .one_hop_later()
                 .with_macs(backend_mac(backend), OUTWARD_MAC),
             None => frame.clone(),
         }

@@ -148,6 +148,24 @@ impl Frame {
 }
 
 impl Frame {
+    /// The same, without tags, after a router: with a hop less, and the checksum that fits it if it fitted before.
+    #[must_use]
+    pub fn one_hop_later(self) -> Self {
+        let Self(mut bytes) = self.without_tags();
+        let ip = &mut bytes[ETHERNET..];
+        if ip[0] >> 4 == 4 {
+            ip[8] -= 1;
+            // The sum of all words is one of ones, of which the hop was the upper half of one.
+            let sum = u32::from(u16::from_be_bytes([ip[10], ip[11]])) + 0x100;
+            let sum = (sum & 0xffff) + (sum >> 16);
+            let sum = if sum == 0xffff { 0 } else { sum };
+            [_, _, ip[10], ip[11]] = sum.to_be_bytes();
+        } else {
+            ip[7] -= 1;
+        }
+        Self(bytes)
+    }
+
     /// The same without its tags.
     #[must_use]
     pub fn without_tags(mut self) -> Self {

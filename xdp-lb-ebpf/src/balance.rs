@@ -36,9 +36,20 @@ pub(crate) fn choose<P: Path, A: Tracked + Vip>(frame: &Frame, packet: &mut Pack
         let hash = flow_hash(HASH_KEY.load(), Affinity::Flow, flow);
         (service, way, hash)
     } else {
-        let service = services::find::<P, A>(flow)?;
+        let service = match services::find::<P, A>(flow) {
+            Ok(service) => service,
+            Err(outcome) => {
+                if packet.fragment == Fragment::First {
+                    fragments::leave(frame, flow, packet.fragment_id);
+                }
+                return Err(outcome);
+            }
+        };
         let segment = transport::segment(frame, packet, flow.protocol)?;
         let hash = Hash::of(flow, &service);
+        if segment != Segment::Quotes && A::is_nobodys(flow) {
+            return Err(DropReason::BadSource.into());
+        }
         let way = balance::<P>(frame, &hash, segment, &service, found)?;
         if packet.fragment == Fragment::First {
             fragments::remember(frame, flow, packet.fragment_id, service.id, &way)?;

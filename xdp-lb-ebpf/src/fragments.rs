@@ -9,6 +9,7 @@ use crate::{
     balance, budget,
     frame::Frame,
     maps::{FRAGMENTS, timing},
+    network,
     outcome::Outcome,
     packet::Way,
     services::{self, Vip},
@@ -21,7 +22,7 @@ fn key<A: Vip>(flow: &FlowKey<A>, id: u32) -> FragmentKey {
         source: flow.source.to_key(),
         destination: flow.destination.to_key(),
         id,
-        protocol: flow.protocol,
+        protocol: if A::VERSION == 6 { 0 } else { flow.protocol },
         reserved: [0; 3],
     }
 }
@@ -36,20 +37,38 @@ pub(crate) fn remember<A: Vip>(
     service: u32,
     way: &Way,
 ) -> Result<(), DropReason> {
-    let now = time::now();
-    let entry = FragmentEntry {
-        backend: balance::reference(way).pack(),
-        service,
-        seen: now,
-        reserved: 0,
-    };
-    let made = budget::take(frame, Budget::Fragments, now)
-        && FRAGMENTS.insert(key(flow, id), entry, 0).is_ok();
-    if made {
+    if insert(frame, flow, id, balance::reference(way), service) {
         Ok(())
     } else {
         Err(DropReason::FirstFragment)
     }
+}
+
+/// Remembers that the first fragment of a packet to a VIP is for no service, and that the kernel has it. Where that
+/// cannot be, the kernel waits for the others in vain.
+#[inline(always)]
+pub(crate) fn leave<A: Vip>(frame: &Frame, flow: &FlowKey<A>, id: u32) {
+    if services::is_vip(flow.destination) {
+        insert(frame, flow, id, BackendRef::default(), 0);
+    }
+}
+
+#[inline(always)]
+fn insert<A: Vip>(
+    frame: &Frame,
+    flow: &FlowKey<A>,
+    id: u32,
+    backend: BackendRef,
+    service: u32,
+) -> bool {
+    let now = time::now();
+    let entry = FragmentEntry {
+        backend: backend.pack(),
+        service,
+        seen: now,
+        reserved: 0,
+    };
+    budget::take(frame, Budget::Fragments, now) && FRAGMENTS.insert(key(flow, id), entry, 0).is_ok()
 }
 
 /// The service and the way of a later fragment: those of its first.
@@ -65,14 +84,20 @@ pub(crate) fn follow<A: Vip>(flow: &FlowKey<A>, id: u32) -> Result<(u32, Way), O
     if time::since(entry.seen, time::now()) > timing!(fragment_ticks) {
         return Err(unknown(flow));
     }
+    if entry.backend == 0 {
+        return Err(PassReason::LaterFragment.into());
+    }
     let way = balance::serving(BackendRef::unpack(entry.backend)).ok_or(DropReason::BackendGone)?;
     Ok((entry.service, way))
 }
 
-/// A fragment whose first is not known: ours, if it is for a VIP and a protocol of services.
+/// A fragment whose first is not known: ours, if it is for a VIP and may be of a protocol of services, which with IPv6 may
+/// stand behind further headers.
 #[inline(always)]
 fn unknown<A: Vip>(flow: &FlowKey<A>) -> Outcome {
-    if transport::is_known(flow.protocol) && services::is_vip(flow.destination) {
+    let may_be = transport::is_known(flow.protocol)
+        || A::VERSION == 6 && network::is_extension(flow.protocol);
+    if may_be && services::is_vip(flow.destination) {
         DropReason::EarlyFragment.into()
     } else {
         PassReason::LaterFragment.into()

@@ -4,16 +4,13 @@
 //! A backend's packets go from the VIP to the client, so the quoted addresses and ports are those of
 //! the flow the other way round. Routers quote as little as eight bytes behind the IP header
 //! (RFC 792), which hold the ports. A router on the way to a backend quotes what this director has
-//! sent: a packet in a tunnel, whose inner addresses and ports are those of the flow as they are. An
-//! error may be forged, so it makes no flow entry and renews none.
+//! sent, a packet in a tunnel: that is for the director itself. An error may be forged, so it makes no
+//! flow entry and renews none.
 
 use core::mem::size_of;
 
 use network_types::ip::{IpProto, Ipv4Hdr, Ipv6Hdr};
-use xdp_lb_common::{
-    abi::{FlowKey, is_mapped},
-    counters::PassReason,
-};
+use xdp_lb_common::{abi::FlowKey, counters::PassReason};
 
 use crate::{
     flows::Tracked,
@@ -21,7 +18,7 @@ use crate::{
     maps::GUE_PORT,
     network::FRAGMENT_OFFSET,
     outcome::Status,
-    packet::{Family, Packet},
+    packet::Packet,
     transport::{self, UDP_HEADER},
 };
 
@@ -70,15 +67,16 @@ pub(crate) fn read_v6(frame: &Frame, packet: &mut Packet, offset: usize) -> Stat
     note(&message, packet, quoted)
 }
 
-/// Notes the flow of a quoted packet, which is a backend's, or this director's own in a tunnel.
+/// Notes the flow of a quoted packet, which is a backend's. One of this director's own, in a tunnel, is about the way to
+/// the backend, and the kernel's, and the daemon's, business.
 #[inline(always)]
 fn note<A: Tracked + PartialEq>(
     message: &Message,
     packet: &mut Packet,
     quoted: Quoted<A>,
 ) -> Status {
-    if let Some((inner, family)) = behind_tunnel(message, quoted.flow.protocol, quoted.ports) {
-        return inner_flow(message, packet, inner, family);
+    if is_tunnel(message, quoted.flow.protocol, quoted.ports) {
+        return Err(PassReason::TunnelError.into());
     }
     // An error goes to the one whose packet it is about.
     if quoted.flow.source != A::flow(packet).destination {
@@ -149,47 +147,22 @@ fn quoted_v6(message: &Message, start: usize) -> Result<Quoted<[u8; 16]>, PassRe
     })
 }
 
-/// Where the inner packet of a quoted tunnel packet begins, with its family; None where it is not one.
-/// `offset` is behind the outer IP header.
+/// True if a quoted packet is one in a tunnel. `offset` is behind its IP header.
 #[inline(always)]
-fn behind_tunnel(message: &Message, protocol: u8, offset: usize) -> Option<(usize, Family)> {
-    if protocol == IpProto::Ipv4 as u8 {
-        return Some((offset, Family::V4));
-    }
-    if protocol == IpProto::Ipv6 as u8 {
-        return Some((offset, Family::V6));
+fn is_tunnel(message: &Message, protocol: u8, offset: usize) -> bool {
+    if protocol == IpProto::Ipv4 as u8 || protocol == IpProto::Ipv6 as u8 {
+        return true;
     }
     if protocol != IpProto::Udp as u8 {
-        return None;
+        return false;
     }
-    let [_, _, port @ ..]: [u8; 4] = message.read(offset)?;
-    if port != GUE_PORT.load() {
-        return None;
-    }
-    let inner = offset + UDP_HEADER;
-    let [first]: [u8; 1] = message.read(inner)?;
-    match first >> 4 {
-        4 => Some((inner, Family::V4)),
-        6 => Some((inner, Family::V6)),
-        _ => None,
-    }
-}
-
-/// Notes the flow of a packet that this director has sent.
-#[inline(always)]
-fn inner_flow(message: &Message, packet: &mut Packet, start: usize, family: Family) -> Status {
-    packet.flow_family = family;
-    match family {
-        Family::V4 => packet.flow_v4 = of_service(message, quoted_v4(message, start)?)?,
-        Family::V6 => {
-            let flow = of_service(message, quoted_v6(message, start)?)?;
-            if is_mapped(&flow.destination) {
-                return Err(PassReason::NoService.into());
-            }
-            packet.flow_v6 = flow;
-        }
-    }
-    Ok(())
+    let Some([_, _, port @ ..]) = message.read::<[u8; 4]>(offset) else {
+        return false;
+    };
+    let Some([first]) = message.read::<[u8; 1]>(offset + UDP_HEADER) else {
+        return false;
+    };
+    port == GUE_PORT.load() && matches!(first >> 4, 4 | 6)
 }
 
 /// The flow of a quoted packet, if it is of a protocol that services have.

@@ -26,6 +26,13 @@ pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
 const FRAGMENT_OFFSET_V6: u16 = 0xfff8;
 const MORE_FRAGMENTS_V6: u16 = 0x0001;
 
+/// IPv6 extension headers, by the numbers in front of them.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+
 /// The most IPv6 extension headers that are read. RFC 8200 has six kinds, of which one may come
 /// twice; real packets have one or two.
 const EXTENSION_HEADERS: usize = 6;
@@ -141,11 +148,6 @@ fn skip_extensions(
     first: u8,
     length: usize,
 ) -> Result<usize, Outcome> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    const DESTINATION: u8 = 60;
     /// Bytes (RFC 8200, section 4; RFC 4302 has the same for IPv6).
     const SHORTEST_EXTENSION: usize = 8;
 
@@ -156,10 +158,7 @@ fn skip_extensions(
         if is_read(protocol) {
             break;
         }
-        if !matches!(
-            protocol,
-            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
-        ) {
+        if !is_extension(protocol) {
             return Err(PassReason::OtherProtocol.into());
         }
         if skipped > EXTENSION_BYTES {
@@ -203,6 +202,15 @@ fn skip_extensions(
     packet.flow_v6.protocol = protocol;
     packet.transport_length = (length - skipped) as u32;
     Ok(skipped)
+}
+
+/// True for the IPv6 extension headers that are read.
+#[inline(always)]
+pub(crate) fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
+    )
 }
 
 /// True for what may stand behind IPv6's headers and is looked at.

@@ -1,7 +1,10 @@
 //! The packet on its way: forwarding modes.
 
 use aya_ebpf::helpers::generated::bpf_redirect;
-use xdp_lb_common::{abi::NextHop, counters::DropReason};
+use xdp_lb_common::{
+    abi::NextHop,
+    counters::{DropReason, PassReason},
+};
 
 use crate::{
     frame::Frame,
@@ -21,8 +24,10 @@ pub(crate) type Words = [u32; 4];
 #[inline(always)]
 pub(crate) fn send<P: Path>(frame: Frame, packet: &Packet) -> Result<Outcome, Outcome> {
     let flags = packet.way.next_hop().flags;
+    let hop = Hop::of(&frame, packet)?;
     if flags & NextHop::TUNNEL_FLAGS == 0 {
         let frame = within::<P>(frame, packet, 0)?;
+        hop.take(&frame, packet)?;
         // A change of the number of tags is a change of the link header's length.
         let frame = frame
             .resize_head(packet.network(), link::length(&packet.way))
@@ -42,6 +47,7 @@ pub(crate) fn send<P: Path>(frame: Frame, packet: &Packet) -> Result<Outcome, Ou
     let ends = packet.way.entry.ends;
     if ends != 0 {
         let frame = within::<P>(frame, packet, tunnel::overhead(Family::V4, kind))?;
+        hop.take(&frame, packet)?;
         tunnel::v4(frame, packet, kind, ends as u32, (ends >> 32) as u32)?;
     } else {
         let ends = TUNNEL_ENDS
@@ -54,9 +60,55 @@ pub(crate) fn send<P: Path>(frame: Frame, packet: &Packet) -> Result<Outcome, Ou
             (*address, *(&raw const (*ends).source).cast::<Words>())
         };
         let frame = within::<P>(frame, packet, tunnel::overhead(Family::V6, kind))?;
+        hop.take(&frame, packet)?;
         tunnel::v6(frame, packet, kind, source, address)?;
     }
     Ok(transmit(packet))
+}
+
+/// The word of the IP header that forwarding changes: with IPv4 time to live, protocol and checksum, with IPv6 the hop limit
+/// behind next header and the half of the length.
+struct Hop([u8; 4]);
+
+/// Where that word is in the header.
+const HOP_V4: usize = 8;
+const HOP_V6: usize = 4;
+
+impl Hop {
+    /// Reads it. A packet that may go no further is dropped: so no mistake makes a loop (RFC 1812, section 5.3.1; RFC 8200,
+    /// section 3).
+    #[inline(always)]
+    fn of(frame: &Frame, packet: &Packet) -> Result<Self, Outcome> {
+        let (at, hops) = match packet.family {
+            Family::V4 => (HOP_V4, 0),
+            Family::V6 => (HOP_V6, 3),
+        };
+        let word: [u8; 4] = frame
+            .read(packet.network() + at)
+            .ok_or(PassReason::Truncated)?;
+        if word[hops] <= 1 {
+            return Err(DropReason::HopsExpired.into());
+        }
+        Ok(Self(word))
+    }
+
+    /// Takes one hop, and makes the checksum right for it (RFC 1624).
+    #[inline(always)]
+    fn take(self, frame: &Frame, packet: &Packet) -> Result<(), Outcome> {
+        let [a, b, c, d] = self.0;
+        let (at, word) = match packet.family {
+            Family::V4 => {
+                let sum = u32::from(u16::from_be_bytes([c, d])) + 0x100;
+                let [c, d] = ((sum + (sum >= 0xffff) as u32) as u16).to_be_bytes();
+                (HOP_V4, [a - 1, b, c, d])
+            }
+            Family::V6 => (HOP_V6, [a, b, c, d - 1]),
+        };
+        frame
+            .write(packet.network() + at, word)
+            .ok_or(DropReason::NoRoom)?;
+        Ok(())
+    }
 }
 
 /// The frame, if the packet fits the way with `overhead` bytes of outer headers.

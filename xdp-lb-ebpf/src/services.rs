@@ -40,11 +40,15 @@ impl Service {
 }
 
 /// An address that VIPs are compared with.
-pub(crate) trait Vip: Copy {
+pub(crate) trait Vip: Copy + Sized {
     /// IP version.
     const VERSION: u8;
 
     fn to_key(self) -> [u8; 16];
+
+    /// True if a flow comes from an address that no host has (RFC 1812, section 5.3.7; RFC 4291), or from its own
+    /// destination.
+    fn is_nobodys(flow: &FlowKey<Self>) -> bool;
 }
 
 impl Vip for [u8; 4] {
@@ -53,6 +57,17 @@ impl Vip for [u8; 4] {
     #[inline(always)]
     fn to_key(self) -> [u8; 16] {
         mapped(self)
+    }
+
+    #[inline(always)]
+    fn is_nobodys(flow: &FlowKey<Self>) -> bool {
+        const LOOPBACK: u8 = 127;
+        const FIRST_MULTICAST: u8 = 224;
+        let first = flow.source[0];
+        first == 0
+            || first == LOOPBACK
+            || first >= FIRST_MULTICAST
+            || u32::from_ne_bytes(flow.source) == u32::from_ne_bytes(flow.destination)
     }
 }
 
@@ -63,6 +78,25 @@ impl Vip for [u8; 16] {
     fn to_key(self) -> [u8; 16] {
         self
     }
+
+    #[inline(always)]
+    fn is_nobodys(flow: &FlowKey<Self>) -> bool {
+        const MULTICAST: u8 = 0xff;
+        let [high, low] = halves(flow.source);
+        // Unspecified, loopback, and IPv4 addresses in their IPv6 form.
+        let is_special = high == 0 && (low.to_be() <= 1 || low.to_be() >> 32 == 0xffff);
+        is_special || flow.source[0] == MULTICAST || [high, low] == halves(flow.destination)
+    }
+}
+
+/// The two halves of an address, as they are read.
+#[inline(always)]
+fn halves(address: [u8; 16]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    [
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+    ]
 }
 
 /// The service of the flow's destination: by its port, else the one for every port; else that of the

@@ -91,9 +91,9 @@ fn compare<K: Debug + Ord, V: Debug + PartialEq>(
     wrong.chain(missing).take(MOST).collect()
 }
 
-fn known(word: u32) -> Known {
+fn known(word: u32) -> Option<Known> {
     let BackendRef { index, generation } = BackendRef::unpack(word);
-    Known { index, generation }
+    (word != 0).then_some(Known { index, generation })
 }
 
 fn all<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Vec<(K, V)> {

@@ -1,6 +1,6 @@
 //! Who gets a packet: the table in ARCHITECTURE.md ("Who gets a packet").
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use xdp_lb::timing;
 use xdp_lb_common::{
@@ -41,12 +41,22 @@ impl Reference {
         };
         let id = self
             .service_of(flow.destination, flow.protocol)
-            .ok_or(PassReason::NoService)?;
+            .ok_or(PassReason::NoService);
+        let id = match (id, packet.part) {
+            (Err(reason), Part::First { id }) => {
+                self.leave_first(&flow, id);
+                return Err(reason.into());
+            }
+            (id, _) => id?,
+        };
         let role = match (quoted, packet.part) {
             (Some(_), Part::Whole) => Role::Quotes,
             (Some(_), _) => return Err(DropReason::FirstFragment.into()),
             (None, _) => role(packet)?,
         };
+        if role != Role::Quotes && is_nobodys(&flow) {
+            return Err(DropReason::BadSource.into());
+        }
         let service = self.services[&id].clone();
         let backend = self.balance(&flow, role, id, &service, events)?;
         if let Part::First { id: packet_id } = packet.part {
@@ -260,6 +270,17 @@ fn entry(backend: u16) -> Entry {
 
 fn is_over(entry: &Entry, service: &Service) -> bool {
     entry.silent > service.idle || (entry.closing && entry.silent > timing::CLOSING)
+}
+
+/// A source that no host has (RFC 1812, section 5.3.7), or that is the destination.
+fn is_nobodys(flow: &Flow) -> bool {
+    let source = flow.source.ip();
+    let is_reserved = match source {
+        IpAddr::V4(address) => address.octets()[0] == 0 || address.octets()[0] >= 240,
+        IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
+    };
+    let is_special = source.is_unspecified() || source.is_loopback() || source.is_multicast();
+    is_reserved || is_special || source == flow.destination.ip()
 }
 
 /// The flow of a packet that has ports.

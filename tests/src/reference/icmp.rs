@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use xdp_lb_common::counters::PassReason;
 
 use super::{
-    packet::{ICMP, ICMP_V6, Packet, TCP, UDP, address, is_mapped, u16_at},
+    packet::{ICMP, ICMP_V6, Packet, TCP, UDP, address, u16_at},
     state::{Flow, Reference},
 };
 
@@ -38,13 +38,9 @@ impl Reference {
         } else {
             quoted_v6(quote)?
         };
-        // A router on the way to a backend quotes what went there: what the flow's client has sent.
-        if let Some(inner) = self.within_tunnel(&outer) {
-            let flow = flow(&inner?)?;
-            if is_mapped(flow.destination.ip()) {
-                return Err(PassReason::NoService);
-            }
-            return Ok(Some(flow));
+        // A router on the way to a backend quotes what went there, in a tunnel, and tells this director.
+        if self.is_tunnel(&outer) {
+            return Err(PassReason::TunnelError);
         }
         // One on the way to a client quotes what a backend has sent from the VIP, and tells the VIP.
         if ![TCP, UDP].contains(&outer.protocol) || outer.source != packet.destination {
@@ -58,20 +54,15 @@ impl Reference {
         }))
     }
 
-    /// The packet that the quoted one carries, if that is one of this plane's tunnels.
-    fn within_tunnel<'a>(&self, outer: &Quoted<'a>) -> Option<Result<Quoted<'a>, PassReason>> {
+    /// Whether a quoted packet is one in a tunnel.
+    fn is_tunnel(&self, outer: &Quoted<'_>) -> bool {
         match outer.protocol {
-            4 => Some(quoted_v4(outer.behind)),
-            41 => Some(quoted_v6(outer.behind)),
+            4 | 41 => true,
             UDP if u16_at(outer.behind, 2) == Some(self.gue_port) => {
-                let inner = outer.behind.get(8..)?;
-                match inner.first()? >> 4 {
-                    4 => Some(quoted_v4(inner)),
-                    6 => Some(quoted_v6(inner)),
-                    _ => None,
-                }
+                let version = outer.behind.get(8).map(|first| first >> 4);
+                matches!(version, Some(4 | 6))
             }
-            _ => None,
+            _ => false,
         }
     }
 }

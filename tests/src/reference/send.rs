@@ -4,7 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{IpDscp, IpEcn, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
-use xdp_lb_common::{counters::Event, hash::Affinity};
+use xdp_lb_common::{
+    counters::{DropReason, Event},
+    hash::Affinity,
+};
 
 use super::{
     Stop,
@@ -34,6 +37,7 @@ impl Reference {
         events: &mut Vec<Event>,
     ) -> Result<Sent, Stop> {
         let backend = &self.backends[&index];
+        let behind = packet.one_hop_later()?;
         let outer = match backend.mode {
             Mode::L2 => Vec::new(),
             Mode::Tunnel { kind, from, to } => self.outer(packet, flow, kind, from, to),
@@ -51,7 +55,7 @@ impl Reference {
         let is_random = !outer.is_empty() && over_v4 && !packet.unfragmentable;
         let random_id_at = is_random.then_some(frame.len());
         frame.extend(outer);
-        frame.extend(packet.behind_link);
+        frame.extend(behind);
         Ok(Sent {
             backend: index,
             frame,
@@ -129,6 +133,32 @@ fn outer_v6(
         destination: to.octets(),
     };
     header.to_bytes().to_vec()
+}
+
+impl Packet<'_> {
+    /// What is behind the link header, after a hop more.
+    fn one_hop_later(&self) -> Result<Vec<u8>, DropReason> {
+        let mut bytes = self.behind_link.to_vec();
+        let hops = if self.is_v4() { 8 } else { 7 };
+        bytes[hops] = bytes[hops]
+            .checked_sub(1)
+            .filter(|&left| left > 0)
+            .ok_or(DropReason::HopsExpired)?;
+        if self.is_v4() {
+            // RFC 1624, equation 3: the sum of the old checksum's complement, the old word's complement, and the new word.
+            let word = |at: usize| u32::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+            let (now, was) = (word(8), word(8) + 0x100);
+            let mut sum = (!word(10) & 0xffff) + (!was & 0xffff) + now;
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            let [a, b] = u16::try_from(!sum & 0xffff)
+                .expect("sixteen bits")
+                .to_be_bytes();
+            (bytes[10], bytes[11]) = (a, b);
+        }
+        Ok(bytes)
+    }
 }
 
 /// The link header of a way.

@@ -253,8 +253,8 @@ pub struct FragmentKey {
 /// Where a first fragment went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FragmentPlace {
-    /// The backend.
-    pub backend: Known,
+    /// The backend; None: the kernel has it.
+    pub backend: Option<Known>,
     /// Id of the service.
     pub service: u32,
     /// How long ago.

@@ -61,7 +61,8 @@ fn flood_of(plane: &mut Plane, packet: Tcp) -> Counts {
     let before = Counts::read(plane);
     for _ in 0..FLOOD {
         let [a, b, c, d, e, f, ..] = random.number().to_be_bytes();
-        bytes[26..30].copy_from_slice(&[a, b, c, d]);
+        // From an address that hosts may have.
+        bytes[26..30].copy_from_slice(&[1 + a % 126, b, c, d]);
         bytes[34..36].copy_from_slice(&[e, f]);
         let (action, _) = plane.run(&Frame::new(bytes.as_slice()));
         assert_eq!(action, Action::Tx);

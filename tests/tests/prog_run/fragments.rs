@@ -168,6 +168,41 @@ fn a_first_fragment_of_udp_states_the_length_of_the_whole() {
 }
 
 #[test]
+fn fragments_for_a_port_that_is_no_service_follow_their_first_to_the_kernel() {
+    on_plane(|plane| {
+        let other = "192.0.2.10:22";
+        plane.check(first().to(other), &passed(PassReason::NoService));
+        plane.check(later().to(other), &passed(PassReason::LaterFragment));
+        assert_eq!(plane.fragments().len(), 1);
+        // Nobody remembers those to addresses that are no VIPs.
+        plane.check(first().to("192.0.2.11:22"), &passed(PassReason::NoService));
+        assert_eq!(plane.fragments().len(), 1);
+    });
+    on_plane(|plane| {
+        plane.listen6(WEB6, 17);
+        let pass = passed(PassReason::NoService);
+        plane.check(tcp6(ACK).fragment(0, true), &pass);
+        let pass = passed(PassReason::LaterFragment);
+        plane.check(tcp6(ACK).fragment(1448, true), &pass);
+    });
+}
+
+#[test]
+fn ipv6_fragments_follow_their_first_whatever_headers_are_within() {
+    on_plane(|plane| {
+        plane.listen6(WEB6, 6);
+        let early = dropped(DropReason::EarlyFragment);
+        let within = |offset, more| tcp6(ACK).fragment(offset, more).extension(60, 0);
+        plane.check(within(1448, true), &early);
+        let first = forwarded_to(A).with(Event::FlowCreated);
+        plane.check(within(0, true), &first);
+        plane.check(within(1448, true), &forwarded_to(A));
+        // The next header of a later one counts for nothing.
+        plane.check(tcp6(ACK).fragment(2896, false), &forwarded_to(A));
+    });
+}
+
+#[test]
 fn ipv6_fragments_follow_their_first() {
     on_plane(|plane| {
         plane.listen6(WEB6, 6);

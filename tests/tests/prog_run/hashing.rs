@@ -60,8 +60,9 @@ fn deal(plane: &mut Plane, offset: u32, size: u32, backends: u16) {
 
 fn random_flow(random: &mut Random) -> Tcp {
     let [a, b, c, d, e, f, ..] = random.number().to_be_bytes();
-    let client = SocketAddrV4::new([a, b, c, d].into(), u16::from_be_bytes([e, f]));
-    tcp().from(client)
+    // From an address that hosts may have.
+    let address = [1 + a % 126, b, c, d].into();
+    tcp().from(SocketAddrV4::new(address, u16::from_be_bytes([e, f])))
 }
 
 /// Asserts that a packet goes to the backend of this slot.

@@ -10,6 +10,7 @@ mod case;
 mod check;
 mod decap;
 mod flows;
+mod forwardable;
 mod forwarding;
 mod fragments;
 mod hashing;
@@ -40,6 +41,7 @@ fn tables() -> Vec<Table> {
         ("Malformed packets", malformed::cases()),
         ("Services", services::cases()),
         ("VIPs that are prefixes", prefixes::cases()),
+        ("What no router would forward", forwardable::cases()),
         ("Forwarding mode l2", forwarding::cases()),
         ("Forwarding modes ipip and gue", tunnels::cases()),
         ("VLAN tags", vlan::cases()),

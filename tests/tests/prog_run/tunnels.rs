@@ -55,7 +55,7 @@ impl Way {
 
     /// What `inner` becomes, for a flow with this hash.
     fn around(self, inner: impl Into<Frame>, hash: u64) -> Tunnel {
-        let inner = inner.into().without_tags();
+        let inner = inner.into().one_hop_later();
         let inner = inner.with_macs(backend_mac(A), OUTWARD_MAC);
         let label = u32::try_from(hash & 0xf_ffff).expect("20 bits");
         let source = 0xc000 | u16::try_from(hash & 0x3fff).expect("14 bits");

@@ -28,7 +28,10 @@ fn arriving() -> [(&'static str, Frame); 5] {
 type Way = (&'static str, fn(&mut Plane), Frame);
 
 pub(crate) fn cases() -> Vec<Case> {
-    let sent = || Frame::from(tcp().syn().payload("odd")).with_macs(backend_mac(A), OUTWARD_MAC);
+    let sent = || {
+        let frame = Frame::from(tcp().syn().payload("odd")).one_hop_later();
+        frame.with_macs(backend_mac(A), OUTWARD_MAC)
+    };
     let ways: [Way; 4] = [
         ("no tag", |_| {}, sent()),
         (

@@ -10,17 +10,18 @@ pub struct FragmentKey {
     pub destination: [u8; 16],
     /// The packet's identification, as it stands in the header.
     pub id: u32,
-    /// IP protocol number.
+    /// IP protocol number; 0 with IPv6, where the identification alone tells packets between two hosts apart (RFC 8200,
+    /// section 4.5).
     pub protocol: u8,
     /// Always 0: the kernel compares keys byte by byte.
     pub reserved: [u8; 3],
 }
 
 /// Where the first fragment went.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentEntry {
-    /// A [`BackendRef`](super::BackendRef) packed into one word.
+    /// A [`BackendRef`](super::BackendRef) packed into one word; 0: it was left to the kernel.
     pub backend: u32,
     /// Id of the service.
     pub service: u32,
