@@ -248,16 +248,16 @@ impl Rig {
         command
     }
 
-    /// Starts such a daemon and waits until it is ready.
+    /// Starts such a daemon and waits until it can be asked.
     pub fn start(&self, name: &str, command: &mut Command) -> Result<Process> {
         let log = self.file(&format!("{name}.log"));
         let mut process = Process::start(self.director.host().namespace(), command, &log)?;
-        wait_for("the daemon to be ready", SOON, || {
+        wait_for("the daemon to listen", SOON, || {
             if let Some(status) = process.exited()? {
                 bail!("the daemon ended: {status}; {}", process.log_tail());
             }
             Ok(std::fs::read_to_string(&log)?
-                .contains("ready")
+                .contains("listening")
                 .then_some(()))
         })?;
         Ok(process)

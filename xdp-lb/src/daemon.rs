@@ -45,7 +45,7 @@ pub async fn run(options: RunOptions, config: Config) -> anyhow::Result<()> {
     if let Some(address) = metrics {
         api::serve_tcp(address, api::metrics_router(handle.clone())).await?;
     }
-    info!(socket = %options.socket.display(), "ready");
+    info!(socket = %options.socket.display(), "listening");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -9,6 +10,8 @@ use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
+
+use tracing::warn;
 
 use super::{DataplaneError, detach};
 
@@ -90,6 +93,13 @@ impl PinDirectory {
                  `mount -t bpf bpf {}`",
                 existing.display()
             )));
+        }
+        if user == User::Daemon && is_private(existing) {
+            warn!(
+                pins = %self.0.display(),
+                "this process has a BPF file system of its own (`ip netns exec`, PrivateMounts): pins, and packets \
+                 with them, end with it; `nsenter --net=/run/netns/NAME` enters a network alone"
+            );
         }
         fs::create_dir_all(&self.0).map_err(|error| self.error(error.to_string()))?;
         self.lock(user)
@@ -201,6 +211,16 @@ fn is_ours(path: &Path) -> bool {
             .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
     };
     !path.is_dir() && (is_link(path) || is_map(&name))
+}
+
+/// Whether a path is on another file system for this process than for the first one of the system.
+fn is_private(path: &Path) -> bool {
+    let of_first = Path::new("/proc/1/root").join(path.strip_prefix("/").unwrap_or(path));
+    match (fs::metadata(path), fs::metadata(of_first)) {
+        (Ok(ours), Ok(theirs)) => ours.dev() != theirs.dev(),
+        (_, Err(error)) => error.kind() == io::ErrorKind::NotFound,
+        (Err(_), _) => false,
+    }
 }
 
 fn is_bpffs(path: &Path) -> bool {
