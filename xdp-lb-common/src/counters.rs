@@ -104,6 +104,7 @@ counters! {
         Forwarded "forwarded" "Sent on to a backend.",
     }
     "Why a packet was left to the kernel." PassReason {
+        OtherHost "other_host" "To another host's MAC address, or a group's: flooded by a switch, or seen since the card is promiscuous.",
         NotIp "not_ip" "Neither IPv4 nor IPv6: ARP, more than two VLAN tags, anything else.",
         OtherProtocol "other_protocol" "Neither TCP nor UDP, nor an ICMP error about them: ping, neighbour discovery, VRRP, anything else.",
         NoService "no_service" "Not for a service.",

@@ -1,10 +1,16 @@
 //! Ethernet, with up to two VLAN tags.
 
+use core::ptr;
+
 use network_types::eth::{EthHdr, EtherType};
-use xdp_lb_common::{abi::BackendEntry, counters::PassReason};
+use xdp_lb_common::{
+    abi::{self, BackendEntry, PortMacs},
+    counters::PassReason,
+};
 
 use crate::{
     frame::Frame,
+    maps::PORTS,
     outcome::Outcome,
     packet::{Packet, Way},
     path::Path,
@@ -28,6 +34,10 @@ pub(crate) const MACS: usize = 12;
 #[inline(always)]
 pub(crate) fn read<P: Path>(frame: &Frame, packet: &mut Packet) -> Result<u16, Outcome> {
     let ethernet: EthHdr = frame.read(0).ok_or(PassReason::Truncated)?;
+    let to: u64 = frame.read(0).ok_or(PassReason::Truncated)?;
+    if !is_for_us::<P>(to, packet.ingress)? {
+        return Err(PassReason::OtherHost.into());
+    }
     let mut ether_type = ethernet.ether_type;
     let mut offset = EthHdr::LEN;
     for _ in 0..2 {
@@ -41,6 +51,39 @@ pub(crate) fn read<P: Path>(frame: &Frame, packet: &mut Packet) -> Result<u16, O
     }
     packet.set_network(offset);
     Ok(ether_type)
+}
+
+/// Whether a frame, of which `to` is the beginning, is for this host. A switch that floods hands every director on it the same
+/// frame: more than one would forward it.
+#[inline(always)]
+fn is_for_us<P: Path>(to: u64, ingress: u32) -> Result<bool, Outcome> {
+    let Some(macs) = PORTS.get_ptr(abi::port_place(ingress)) else {
+        // Never: the place is within the map.
+        return Ok(true);
+    };
+    let word = abi::port_word_of(to, ingress);
+    // SAFETY: `macs` points to an array's element, whose words the daemon writes meanwhile, each at once.
+    let first = unsafe { ptr::read_volatile(macs.cast::<u64>()) };
+    if first == word || first == 0 {
+        return Ok(true);
+    }
+    P::rare()?;
+    Ok(is_among(macs, word))
+}
+
+/// Whether a word is among those behind the first.
+#[inline(always)]
+fn is_among(macs: *const PortMacs, word: u64) -> bool {
+    let mut at = 1;
+    while at < abi::PORT_WORDS {
+        // SAFETY: `macs` points to an array's element; the place is within it.
+        let held = unsafe { ptr::read_volatile(macs.cast::<u64>().add(at)) };
+        if held == word {
+            return true;
+        }
+        at += 1;
+    }
+    false
 }
 
 #[inline(always)]

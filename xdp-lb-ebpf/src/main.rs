@@ -103,15 +103,15 @@ fn xdp_lb_whole(ctx: XdpContext) -> u32 {
     let frame = Frame::new(ctx);
     packet.length = frame.length();
     packet.ingress = frame.ingress();
-    let outcome = match process(ctx, &frame, packet) {
+    let outcome = match process(ctx, packet) {
         Ok(outcome) | Err(outcome) => outcome,
     };
     exit(packet, outcome)
 }
 
 #[inline(always)]
-fn process(ctx: *mut xdp_md, frame: &Frame, packet: &mut Packet) -> Result<Outcome, Outcome> {
-    match link::read::<Whole>(frame, packet)? {
+fn process(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Outcome, Outcome> {
+    match Outcome::or_value(read_link(ctx, packet))? {
         link::IPV4 => ipv4(ctx, packet)?,
         link::IPV6 => ipv6(ctx, packet)?,
         _ => return Err(Outcome::pass(PassReason::NotIp)),
@@ -133,6 +133,15 @@ fn exit(packet: &Packet, outcome: Outcome) -> u32 {
         counters::verdict(counter, packet.length);
     }
     outcome.action()
+}
+
+/// The ether type, or an outcome, in one word.
+#[inline(never)]
+fn read_link(ctx: *mut xdp_md, packet: &mut Packet) -> u32 {
+    match link::read::<Whole>(&Frame::new(ctx), packet) {
+        Ok(ether_type) => u32::from(ether_type),
+        Err(outcome) => outcome.word(),
+    }
 }
 
 #[inline(never)]

@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use xdp_lb_common::{
     abi::{
-        BUCKET, BackendWay, Budget, Count, FragmentEntry, FragmentKey, INDEX_WORDS, Meta,
-        PrefixKey, RestingSlots, ServiceEntry, ServiceKey, ServiceMembers, SlotPair, Timing,
-        TokenBucket, TunnelEnds,
+        self, BUCKET, BackendWay, Budget, Count, FragmentEntry, FragmentKey, INDEX_WORDS, Meta,
+        PortMacs, PrefixKey, RestingSlots, ServiceEntry, ServiceKey, ServiceMembers, SlotPair,
+        Timing, TokenBucket, TunnelEnds,
     },
     counters::Counter,
     hash::HashKey,
@@ -115,6 +115,9 @@ pub(crate) static SERVICE_COUNTERS: Array<Count> = Array::with_max_entries(4096,
 
 #[map]
 pub(crate) static BACKEND_COUNTERS: Array<Count> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static PORTS: Array<PortMacs> = Array::with_max_entries(abi::PORTS, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

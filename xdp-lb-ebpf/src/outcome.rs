@@ -54,6 +54,21 @@ impl Outcome {
         Self::new(xdp_action::XDP_REDIRECT, Counter::Forwarded as u32)
     }
 
+    /// The word, which is more than 16 bits.
+    #[inline(always)]
+    pub(crate) const fn word(self) -> u32 {
+        self.0.get()
+    }
+
+    /// What a subprogram has returned: an outcome's [`word`](Self::word), or a value of 16 bits.
+    #[inline(always)]
+    pub(crate) fn or_value(word: u32) -> Result<u16, Self> {
+        match NonZeroU32::new(word) {
+            Some(outcome) if word > 0xffff => Err(Self(outcome)),
+            _ => Ok(word as u16),
+        }
+    }
+
     /// True for [`RARE`](Self::RARE).
     #[inline(always)]
     pub(crate) const fn is_rare(self) -> bool {

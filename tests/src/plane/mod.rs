@@ -22,7 +22,7 @@ use crate::{
 };
 use aya::programs::{TestRun as _, TestRunOptions};
 use xdp_lb::{
-    config::{AttachMode, Interface, Limits},
+    config::{AttachMode, FramesTaken, Interface, Limits},
     dataplane::{Dataplane, Options, PinDirectory},
 };
 use xdp_lb_common::{
@@ -375,7 +375,11 @@ impl Plane {
         self.spent = true;
         let (name, peer) = (format!("{mode}0"), format!("{mode}1"));
         runner::add_veth(&name, &peer);
-        let attached = self.dataplane.attach(&Interface { name, mode });
+        let attached = self.dataplane.attach(&Interface {
+            name,
+            mode,
+            frames: FramesTaken::Any,
+        });
         attached.expect("the program attached").ifindex
     }
 

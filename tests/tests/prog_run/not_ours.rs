@@ -2,8 +2,9 @@
 
 use xdp_lb_common::counters::PassReason;
 use xdp_lb_tests::{
-    expect::passed,
+    expect::{forwarded_to, passed},
     packet::{Frame, ROUTER_MAC, arp_request, ipv6_syn, ping, tcp, udp_to},
+    plane::{A, INGRESS, on_plane},
 };
 
 use crate::case::{Case, case, check};
@@ -114,7 +115,62 @@ fn frames_of_other_types_pass_at_every_length() {
 }
 
 #[test]
-fn destination_mac_addresses_do_not_matter() {
+fn frames_to_other_hosts_pass_and_those_to_the_interfaces_addresses_do_not() {
+    let (own, virtual_one, other) = (
+        [2, 0, 0, 0, 0, 1],
+        [0, 0, 0x5e, 0, 1, 51],
+        [2, 0, 0, 0, 0, 9],
+    );
+    let to = |mac| Frame::from(tcp().syn()).with_macs(mac, ROUTER_MAC);
+    let pass = passed(PassReason::OtherHost);
+    on_plane(|plane| {
+        // Where nothing is said all are taken.
+        plane.check(to(other), &forwarded_to(A));
+        plane.dataplane().set_port_macs(&[(INGRESS, vec![own])]);
+        plane.check(to(own), &forwarded_to(A));
+        for mac in [
+            other,
+            virtual_one,
+            [0xff; 6],
+            [0x01, 0, 0x5e, 0, 0, 1],
+            [0x33, 0x33, 0, 0, 0, 1],
+            [0; 6],
+        ] {
+            plane.check(to(mac), &pass);
+        }
+        // What is for no service passes, too, and says so.
+        let stranger = Frame::from(tcp().to("192.0.2.11:80").syn());
+        plane.check(
+            stranger.clone().with_macs(own, ROUTER_MAC),
+            &passed(PassReason::NoService),
+        );
+        plane.check(stranger.with_macs(other, ROUTER_MAC), &pass);
+        let ports = [(INGRESS, vec![virtual_one, own])];
+        plane.dataplane().set_port_macs(&ports);
+        for mac in [own, virtual_one] {
+            plane.check(to(mac), &forwarded_to(A));
+        }
+        plane.check(to(other), &pass);
+        // Two interfaces with one place take all frames.
+        let both = [(INGRESS + 256, vec![own]), (INGRESS, vec![own])];
+        assert_eq!(
+            plane.dataplane().set_port_macs(&both),
+            [INGRESS + 256, INGRESS]
+        );
+        plane.check(to(other), &forwarded_to(A));
+        // More than there is room for: all are taken.
+        let many: Vec<_> = (0..9).map(|last| [2, 0, 0, 0, 1, last]).collect();
+        assert_eq!(
+            plane.dataplane().set_port_macs(&[(INGRESS, many)]),
+            [INGRESS]
+        );
+        plane.check(to(other), &forwarded_to(A));
+        assert!(plane.dataplane().set_port_macs(&[]).is_empty());
+    });
+}
+
+#[test]
+fn broadcast_to_somebody_else_passes() {
     let unknown = Frame::from(tcp().to("192.0.2.11:80").syn());
     check(vec![case(
         "a SYN to somebody else, as the bridge floods it",

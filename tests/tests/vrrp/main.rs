@@ -5,6 +5,7 @@ mod booted;
 mod decoded;
 mod dying;
 mod failover;
+mod flooding;
 mod hostile;
 mod keepalived;
 mod pair;

@@ -11,6 +11,7 @@ mod fragment;
 mod index;
 #[cfg(feature = "user")]
 mod pod;
+mod port;
 mod service;
 mod slot;
 
@@ -23,6 +24,7 @@ pub use self::{
         INDEX_ENTRY, INDEX_HAS_ANY_PORT, INDEX_HAS_PREFIXES, INDEX_WORDS, IndexKey, IndexLine,
         SPILLED, index_bits,
     },
+    port::{PORT_WORDS, PORTS, PortMacs, port_place, port_word, port_word_of},
     service::{PrefixKey, ServiceEntry, ServiceKey, TableRef, is_mapped, mapped},
     slot::{MEMBERS, RestingSlots, ServiceMembers, Slot, SlotPair},
 };
@@ -74,6 +76,8 @@ pub mod map {
     /// Array of [`Count`](super::Count), mmap-able: for each CPU, by backend index, packets forwarded. What was forwarded
     /// for a service, and in all, is the sum of it.
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
+    /// Array by [`port_place`](super::port_place) of [`PortMacs`](super::PortMacs), mmap-able: which frames are for this host.
+    pub const PORTS: &str = "PORTS";
     /// Per-CPU array with one entry: the program's notes on the packet at hand. For the program only.
     pub const SCRATCH: &str = "SCRATCH";
     /// The maps that outlive the daemon. The others begin anew with each program.

@@ -10,7 +10,7 @@ use xdp_lb_common::{counters::decap::Counter, decap::GUE_PORT};
 use super::{commands::show, tables};
 use crate::{
     api::Detached,
-    config::{AttachMode, Interface},
+    config::{AttachMode, FramesTaken, Interface},
     daemon::needs_root,
     dataplane::{
         self, Attachment, Traffic, User,
@@ -89,6 +89,7 @@ fn attach(decap: Decap, json: bool) -> anyhow::Result<()> {
     let interface = Interface {
         name: decap.interface,
         mode: decap.mode,
+        frames: FramesTaken::Any,
     };
     // Before anything is made for it.
     dataplane::index_of(&interface.name)?;

@@ -12,7 +12,7 @@ use super::options::{OPTIONS, Options, TABLE_SIZES, read as options};
 use super::reader::{Field, Spot};
 use super::service::{self, ServiceDraft};
 use super::tunnel::{self, Tunnel};
-use super::types::{AttachMode, Config, Interface, Limits};
+use super::types::{AttachMode, Config, FramesTaken, Interface, Limits};
 use super::vrrp;
 
 /// Slots of the smallest table, three times: less is no use.
@@ -142,11 +142,18 @@ fn interface(field: &Field<'_>) -> Option<Interface> {
     let mode = AttachMode::default();
     if !field.is_mapping() {
         let name = interface_name(field)?;
-        return Some(Interface { name, mode });
+        return Some(Interface {
+            name,
+            mode,
+            frames: FramesTaken::default(),
+        });
     }
-    let fields = field.mapping(&["name", "mode"])?;
+    let fields = field.mapping(&["name", "mode", "frames"])?;
     Some(Interface {
         mode: fields.get_or("mode", mode, |field| field.word(AttachMode::WORDS)),
+        frames: fields.get_or("frames", FramesTaken::default(), |field| {
+            field.word(FramesTaken::WORDS)
+        }),
         name: interface_name(fields.require("name", "eth0")?)?,
     })
 }

@@ -40,8 +40,8 @@ pub use health_check::*;
 pub use rules::{RuleError, validate_backend};
 pub use tunnel::{DEFAULT_GUE_PORT, Tunnel};
 pub use types::{
-    AttachMode, Backend, Config, ConnectionTracking, DEFAULT_WEIGHT, Forwarding, IdleTimeout,
-    Interface, Limits, Protocol, Service,
+    AttachMode, Backend, Config, ConnectionTracking, DEFAULT_WEIGHT, Forwarding, FramesTaken,
+    IdleTimeout, Interface, Limits, Protocol, Service,
 };
 pub use vip::Vip;
 pub use vrrp::{

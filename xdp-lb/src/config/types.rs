@@ -49,6 +49,19 @@ pub struct Interface {
     pub name: String,
     /// How the program is attached to it.
     pub mode: AttachMode,
+    /// Which frames are taken.
+    pub frames: FramesTaken,
+}
+
+words! {
+    /// Which frames of an interface are taken, by the MAC address that they are to.
+    FramesTaken {
+        /// Those to this host.
+        #[default]
+        Own "own",
+        /// All of them.
+        Any "any",
+    }
 }
 
 words! {

@@ -21,6 +21,7 @@ mod logs;
 mod mapping;
 mod memory;
 mod pins;
+mod ports;
 mod resting;
 mod sizes;
 mod state;
@@ -35,8 +36,8 @@ use aya::{
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use xdp_lb_common::{
     abi::{
-        ABI_VERSION, BUCKET, Count, INDEX_WORDS, MEMBERS, Meta, PROGRAM_WHOLE, PrefixKey,
-        ServiceKey, Timing, bucket_bits, global, index_bits, map,
+        ABI_VERSION, BUCKET, Count, INDEX_WORDS, MEMBERS, Meta, PORT_WORDS, PROGRAM_WHOLE,
+        PrefixKey, ServiceKey, Timing, bucket_bits, global, index_bits, map,
     },
     hash::HashKey,
 };
@@ -96,6 +97,7 @@ pub struct Dataplane {
     slots: Mapping,
     resting: Mapping,
     members: Mapping,
+    ports: Mapping,
     backends: Backends,
     flows: FlowTable,
     counters: PerCpuArray<MapData, Count>,
@@ -165,6 +167,7 @@ impl Dataplane {
             slots: mapping(&mut ebpf, map::SLOTS, 8)?,
             resting: mapping(&mut ebpf, map::RESTING, 8)?,
             members: mapping(&mut ebpf, map::MEMBERS, 2 * MEMBERS)?,
+            ports: mapping(&mut ebpf, map::PORTS, 8 * PORT_WORDS)?,
             backends: Backends::open(|name, bytes| mapping(&mut ebpf, name, bytes))?,
             counters: take(&mut ebpf, map::COUNTERS)?,
             service_counters: mapping(&mut ebpf, map::SERVICE_COUNTERS, 16)?,

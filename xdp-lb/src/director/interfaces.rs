@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    sync::Arc,
 };
 
 use tokio::sync::watch;
@@ -11,9 +12,9 @@ use tracing::{info, warn};
 
 use super::{ChangeError, Director, chain, follow};
 use crate::{
-    config::Interface,
+    config::{FramesTaken, Interface},
     dataplane::{Attachment, DataplaneError},
-    netlink::{self, LinkMap},
+    netlink::{self, Link, LinkMap},
 };
 
 /// Most things that are said to be waited for at a time.
@@ -26,6 +27,8 @@ pub(super) struct Interfaces {
     attached: BTreeMap<String, Attachment>,
     /// Why the program is not attached to the others.
     missing: BTreeMap<String, String>,
+    /// The MAC addresses that frames for this host have, by the indices of the interfaces.
+    macs: Vec<(u32, Vec<[u8; 6]>)>,
 }
 
 impl Interfaces {
@@ -39,6 +42,7 @@ impl Interfaces {
             links: netlink::follow_links()?,
             attached: BTreeMap::new(),
             missing: BTreeMap::new(),
+            macs: Vec::new(),
         })
     }
 
@@ -73,6 +77,7 @@ impl Director {
     ///
     /// If an interface does not take the program.
     pub(super) fn attach_all(&mut self) -> Result<(), ChangeError> {
+        self.take_macs();
         let known = std::mem::take(&mut self.interfaces.attached);
         self.interfaces.missing.clear();
         for interface in self.config.interfaces.clone() {
@@ -105,7 +110,7 @@ impl Director {
 
     /// Attaches where an interface has come or the program is gone, as far as that can be done now.
     pub(super) fn follow_interfaces(&mut self) {
-        self.interfaces.links.borrow_and_update();
+        self.take_macs();
         let mut is_news = false;
         for interface in self.config.interfaces.clone() {
             let held = self.interfaces.attached.get(&interface.name);
@@ -144,6 +149,29 @@ impl Director {
             follow("interfaces changed", changed);
             self.tell_obstacle();
         }
+    }
+
+    /// Tells the program which frames are for this host.
+    pub(super) fn take_macs(&mut self) {
+        let links = Arc::clone(&self.interfaces.links.borrow_and_update());
+        let taken = self.config.interfaces.iter();
+        let taken = taken.filter(|interface| interface.frames == FramesTaken::Own);
+        let ports: Vec<_> = taken
+            .filter_map(|interface| {
+                let link = links.get(&interface.name)?;
+                Some((link.ifindex, macs(link, &links)))
+            })
+            .collect();
+        if self.interfaces.macs == ports {
+            return;
+        }
+        for ifindex in self.dataplane.set_port_macs(&ports) {
+            warn!(
+                ifindex,
+                "there is no room for the MAC addresses of the interface: frames to any are taken"
+            );
+        }
+        self.interfaces.macs = ports;
     }
 
     /// Backends behind an interface without the program cannot be sent packets.
@@ -194,6 +222,33 @@ impl Director {
     }
 }
 
+/// The MAC addresses that frames for this host have on an interface: its own, those of devices on top of it (macvlans, the virtual
+/// MAC addresses of VRRP among them, while they have an address), and that of the bridge or the like that it is a
+/// port of. What traffic to the VIPs has comes first.
+fn macs(link: &Link, links: &LinkMap) -> Vec<[u8; 6]> {
+    const OF_VRRP: [u8; 4] = [0x00, 0x00, 0x5e, 0x00];
+    let is_virtual = |mac: &[u8; 6]| mac.starts_with(&OF_VRRP);
+    let mut on_top = vec![link.ifindex];
+    on_top.extend(link.master);
+    // Devices on devices: as often as there can be something new.
+    for _ in 0..links.len() {
+        let more = links.values().filter(|it| {
+            !on_top.contains(&it.ifindex) && it.below.is_some_and(|below| on_top.contains(&below))
+        });
+        let more: Vec<_> = more.map(|it| it.ifindex).collect();
+        if more.is_empty() {
+            break;
+        }
+        on_top.extend(more);
+    }
+    let ours = links.values().filter(|it| on_top.contains(&it.ifindex));
+    let ours = ours.filter(|it| !is_virtual(&it.mac) || !it.addresses.is_empty());
+    let mut macs: Vec<_> = ours.map(|it| it.mac).filter(|mac| *mac != [0; 6]).collect();
+    macs.sort_by_key(|mac| (!is_virtual(mac), *mac != link.mac, *mac));
+    macs.dedup();
+    macs
+}
+
 fn say_attached(attached: &Attachment) {
     let Attachment {
         interface, mode, ..
@@ -201,5 +256,54 @@ fn say_attached(attached: &Attachment) {
     info!(%interface, %mode, "attached");
     if let Some(reason) = &attached.fallback {
         warn!(%interface, %reason, "attached in generic mode, which is slower");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(ifindex: u32, mac: u8, below: Option<u32>, master: Option<u32>) -> Link {
+        Link {
+            ifindex,
+            is_running: true,
+            mac: [2, 0, 0, 0, 0, mac],
+            below,
+            master,
+            addresses: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn frames_for_this_host_have_the_addresses_of_what_is_on_top() {
+        let eth0 = link(2, 2, None, Some(9));
+        let mut vrrp = link(5, 0, Some(2), None);
+        vrrp.mac = [0, 0, 0x5e, 0, 1, 51];
+        let all = [
+            ("eth0", eth0.clone()),
+            ("eth1", link(3, 3, None, None)),
+            // A macvlan, one on another, and a VLAN with the same address.
+            ("mv0", link(4, 4, Some(2), None)),
+            ("mv1", link(6, 6, Some(4), None)),
+            ("eth0.7", link(7, 2, Some(2), None)),
+            ("v4-51-eth0", vrrp),
+            ("br0", link(9, 9, None, None)),
+            ("mv-br0", link(10, 10, Some(9), None)),
+        ];
+        let mut links: BTreeMap<String, Link> = BTreeMap::new();
+        links.extend(all.map(|(name, link)| (name.to_owned(), link)));
+        let macs_of = |links: &BTreeMap<String, Link>| {
+            let macs = macs(&eth0, &Arc::new(links.clone()));
+            macs.into_iter().map(|mac| mac[5]).collect::<Vec<_>>()
+        };
+        assert_eq!(macs_of(&links), [2, 4, 6, 9, 10]);
+        // The virtual one counts while it has an address, and is found first then.
+        let vrrp = links.get_mut("v4-51-eth0").unwrap();
+        vrrp.addresses.push(netlink::IfAddress {
+            address: [192, 0, 2, 10].into(),
+            prefix: 32,
+            is_tentative: false,
+        });
+        assert_eq!(macs_of(&links), [51, 2, 4, 6, 9, 10]);
     }
 }

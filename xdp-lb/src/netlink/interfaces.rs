@@ -21,7 +21,7 @@ use tracing::warn;
 use super::{
     CROWD,
     connection::{self, Notification, in_time},
-    links::LinkState,
+    links::{self, LinkState},
     parse,
 };
 
@@ -40,6 +40,10 @@ pub struct Link {
     pub is_running: bool,
     /// Its MAC address; zero where it has none.
     pub mac: [u8; 6],
+    /// Index of the interface that it is on top of, as a macvlan is, if it is.
+    pub below: Option<u32>,
+    /// Index of the bridge or the like that it is a port of, if it is.
+    pub master: Option<u32>,
     /// Its addresses, in the order that the kernel lists them in.
     pub addresses: Vec<IfAddress>,
 }
@@ -161,7 +165,7 @@ impl Follower {
 /// What the kernel has said of interfaces.
 #[derive(Debug, Default)]
 struct Interfaces {
-    links: BTreeMap<u32, (String, LinkState, [u8; 6])>,
+    links: BTreeMap<u32, links::Link>,
     addresses: HashMap<u32, Vec<IfAddress>>,
 }
 
@@ -170,9 +174,7 @@ impl Interfaces {
         match message {
             RouteNetlinkMessage::NewLink(message) => {
                 if let Some(link) = parse::link(message) {
-                    let mac = link.mac.unwrap_or_default();
-                    self.links
-                        .insert(message.header.index, (link.name, link.state, mac));
+                    self.links.insert(message.header.index, link);
                 }
             }
             RouteNetlinkMessage::DelLink(message) if parse::is_about_a_device(message) => {
@@ -205,14 +207,16 @@ impl Interfaces {
     }
 
     fn map(&self) -> BTreeMap<String, Link> {
-        let links = self.links.iter().map(|(&ifindex, (name, state, mac))| {
+        let links = self.links.iter().map(|(&ifindex, heard)| {
             let link = Link {
                 ifindex,
-                is_running: *state == LinkState::Up,
-                mac: *mac,
+                is_running: heard.state == LinkState::Up,
+                mac: heard.mac.unwrap_or_default(),
+                below: heard.below,
+                master: heard.master,
                 addresses: self.addresses.get(&ifindex).cloned().unwrap_or_default(),
             };
-            (name.clone(), link)
+            (heard.name.clone(), link)
         });
         links.collect()
     }
@@ -288,6 +292,8 @@ mod tests {
             ifindex: 3,
             is_running: true,
             mac: [2, 0, 0, 0, 0, 7],
+            below: None,
+            master: None,
             addresses: vec![known],
         };
         assert_eq!(interfaces.map()["eth0"], link_up);

@@ -32,6 +32,10 @@ pub(super) struct Link {
     pub(super) state: LinkState,
     /// Which VLAN it is, if it is one.
     pub(super) vlan: Option<Vlan>,
+    /// Index of the device that it is on top of, if it is.
+    pub(super) below: Option<u32>,
+    /// Index of the bridge or the like that it is a port of, if it is.
+    pub(super) master: Option<u32>,
 }
 
 /// Whether frames can leave by a device.
@@ -129,6 +133,8 @@ mod tests {
             mtu: 1500,
             state: LinkState::Up,
             vlan: vlan.map(|(parent, tag)| Vlan { parent, tag }),
+            below: None,
+            master: None,
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         mtu: 0,
         state: state(message.header.flags),
         vlan: None,
+        below: None,
+        master: None,
     };
     let mut parent = None;
     let mut tag = None;
@@ -37,6 +39,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Link(index) => parent = Some(*index),
+            LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::LinkInfo(infos) => tag = vlan_tag(infos),
             _ => {}
         }
@@ -46,6 +49,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkNetNsId(_));
     if !message.attributes.iter().any(is_elsewhere) {
         link.vlan = parent.zip(tag).map(|(parent, tag)| Vlan { parent, tag });
+        link.below = parent;
     }
     Some(link)
 }
@@ -305,6 +309,8 @@ mod tests {
                     parent: 2,
                     tag: 0x8064
                 }),
+                below: Some(2),
+                master: None,
             }
         );
         message.attributes[4] = info(VlanProtocol::Ieee8021Q);

@@ -17,7 +17,7 @@ fn v4(text: &str) -> IpAddr {
 }
 
 const WHOLE: &str = r#"
-interfaces: [eth0, { name: eth1.100, mode: native }, { name: veth-a, mode: generic }]
+interfaces: [eth0, { name: eth1.100, mode: native }, { name: veth-a, mode: generic, frames: any }]
 hash_key: "00112233445566778899aabbccddeeff"
 limits:
   services: 10
@@ -56,16 +56,17 @@ services:
 #[test]
 fn a_whole_file_is_read_field_by_field() {
     let config = good(WHOLE);
-    let interface = |name: &str, mode| Interface {
+    let interface = |name: &str, mode, frames| Interface {
         name: name.into(),
         mode,
+        frames,
     };
     assert_eq!(
         config.interfaces,
         [
-            interface("eth0", AttachMode::Auto),
-            interface("eth1.100", AttachMode::Native),
-            interface("veth-a", AttachMode::Generic)
+            interface("eth0", AttachMode::Auto, FramesTaken::Own),
+            interface("eth1.100", AttachMode::Native, FramesTaken::Own),
+            interface("veth-a", AttachMode::Generic, FramesTaken::Any)
         ]
     );
     assert_eq!(

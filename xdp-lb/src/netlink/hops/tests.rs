@@ -32,6 +32,8 @@ fn link(name: &str) -> Link {
         mtu: 1500,
         state: LinkState::Up,
         vlan: None,
+        below: None,
+        master: None,
     }
 }
 

@@ -45,6 +45,8 @@ fn links(devices: &[(&str, &[u8])]) -> LinkMap {
             ifindex,
             is_running: true,
             mac: [2; 6],
+            below: None,
+            master: None,
             addresses: addresses.collect(),
         };
         ((*name).to_owned(), link)
