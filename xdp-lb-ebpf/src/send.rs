@@ -99,7 +99,7 @@ impl Hop {
         let (at, word) = match packet.family {
             Family::V4 => {
                 let sum = u32::from(u16::from_be_bytes([c, d])) + 0x100;
-                let [c, d] = ((sum + (sum >= 0xffff) as u32) as u16).to_be_bytes();
+                let [c, d] = ((sum + u32::from(sum >= 0xffff)) as u16).to_be_bytes();
                 (HOP_V4, [a - 1, b, c, d])
             }
             Family::V6 => (HOP_V6, [a, b, c, d - 1]),

@@ -236,7 +236,7 @@ impl Hops {
     }
 
     /// The neighbours that the kernel is to be asked for, or to ask again.
-    pub(super) fn to_ask(&mut self, now: Instant) -> BTreeSet<(u32, IpAddr)> {
+    pub(super) fn next_asks(&mut self, now: Instant) -> BTreeSet<(u32, IpAddr)> {
         let needs = |neighbour: Option<&Neighbour>| match neighbour.map(|found| found.state) {
             None | Some(State::Stale | State::Failed | State::Gone(_)) => true,
             Some(State::Confirmed | State::Asked | State::Incomplete) => false,

@@ -63,7 +63,7 @@ impl Follower {
     /// Asks for the neighbours that need it, once a second.
     pub(super) async fn ask_all(&mut self) {
         let now = Instant::now();
-        let (silent, others) = self.to_ask(now);
+        let (silent, others) = self.due(now);
         for neighbour in others.into_iter().chain(self.asking.next_silent(&silent)) {
             self.ask(neighbour, now).await;
         }
@@ -72,15 +72,15 @@ impl Follower {
     /// Asks again for those that the kernel has just given up, or forgotten: one lost answer says nothing.
     pub(super) async fn ask_lost(&mut self) {
         let now = Instant::now();
-        let (_, others) = self.to_ask(now);
+        let (_, others) = self.due(now);
         for neighbour in others {
             self.ask(neighbour, now).await;
         }
     }
 
     /// The neighbours to be asked: those that have not answered for long, and the others.
-    fn to_ask(&mut self, now: Instant) -> (BTreeSet<Key>, Vec<Key>) {
-        let to_ask = self.hops.to_ask(now).into_iter();
+    fn due(&mut self, now: Instant) -> (BTreeSet<Key>, Vec<Key>) {
+        let to_ask = self.hops.next_asks(now).into_iter();
         let (silent, others): (Vec<_>, Vec<_>) =
             to_ask.partition(|neighbour| self.hops.is_given_up(neighbour, now));
         (silent.into_iter().collect(), others)

@@ -65,13 +65,16 @@ fn known(hops: &mut Hops, now: Instant) -> Option<Hop> {
 fn an_unknown_neighbour_is_asked_for_and_then_used() {
     let now = Instant::now();
     let mut hops = hops();
-    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, address())].into());
+    assert_eq!(
+        hops.next_asks(Instant::now()),
+        [(IFINDEX, address())].into()
+    );
     assert_eq!(known(&mut hops, now), None);
     heard(&mut hops, State::Incomplete);
-    assert_eq!(hops.to_ask(Instant::now()), [].into());
+    assert_eq!(hops.next_asks(Instant::now()), [].into());
     assert_eq!(known(&mut hops, now), None);
     heard(&mut hops, State::Confirmed);
-    assert_eq!(hops.to_ask(Instant::now()), [].into());
+    assert_eq!(hops.next_asks(Instant::now()), [].into());
     assert_eq!(
         known(&mut hops, now),
         Some(Hop {
@@ -91,10 +94,13 @@ fn a_stale_neighbour_is_used_and_asked_again() {
     let mut hops = hops();
     heard(&mut hops, State::Stale);
     assert!(known(&mut hops, now).is_some());
-    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, address())].into());
+    assert_eq!(
+        hops.next_asks(Instant::now()),
+        [(IFINDEX, address())].into()
+    );
     heard(&mut hops, State::Asked);
     assert!(known(&mut hops, now).is_some());
-    assert_eq!(hops.to_ask(Instant::now()), [].into());
+    assert_eq!(hops.next_asks(Instant::now()), [].into());
 }
 
 #[test]
@@ -104,7 +110,10 @@ fn a_failed_neighbour_is_not_used_and_asked_again() {
     heard(&mut hops, State::Asked);
     heard(&mut hops, State::Failed);
     assert_eq!(known(&mut hops, now), None);
-    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, address())].into());
+    assert_eq!(
+        hops.next_asks(Instant::now()),
+        [(IFINDEX, address())].into()
+    );
 }
 
 #[test]
@@ -118,7 +127,10 @@ fn a_forgotten_neighbour_is_used_for_a_second_only() {
         known(&mut hops, now + LINGER + Duration::from_millis(1)),
         None
     );
-    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, address())].into());
+    assert_eq!(
+        hops.next_asks(Instant::now()),
+        [(IFINDEX, address())].into()
+    );
     heard(&mut hops, State::Incomplete);
     assert!(known(&mut hops, now).is_some(), "it is being asked again");
     heard(&mut hops, State::Failed);
@@ -134,7 +146,10 @@ fn one_that_is_flushed_is_used_until_it_has_answered() {
     heard(&mut hops, State::Failed);
     hops.neighbour_gone(IFINDEX, address(), now);
     assert!(known(&mut hops, now).is_some());
-    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, address())].into());
+    assert_eq!(
+        hops.next_asks(Instant::now()),
+        [(IFINDEX, address())].into()
+    );
     heard(&mut hops, State::Incomplete);
     assert!(known(&mut hops, now).is_some());
     heard(&mut hops, State::Confirmed);
@@ -192,7 +207,7 @@ fn behind_a_gateway_the_gateway_is_the_next_hop() {
         ..DIRECT
     };
     hops.route(address(), Route::Via(via));
-    assert_eq!(hops.to_ask(Instant::now()), [(IFINDEX, gateway)].into());
+    assert_eq!(hops.next_asks(Instant::now()), [(IFINDEX, gateway)].into());
     assert_eq!(
         hops.resolve(now)[&address()],
         HopState::Unknown {
@@ -291,7 +306,7 @@ fn two_backends_behind_one_gateway_ask_once() {
         let gateway = Some(gateway);
         hops.route(address, Route::Via(Via { gateway, ..DIRECT }));
     }
-    assert_eq!(hops.to_ask(Instant::now()).len(), 1);
+    assert_eq!(hops.next_asks(Instant::now()).len(), 1);
 }
 
 #[test]
@@ -402,7 +417,7 @@ fn what_is_no_longer_wanted_is_forgotten() {
     heard(&mut hops, State::Stale);
     hops.want(BTreeSet::new());
     assert!(hops.resolve(Instant::now()).is_empty());
-    assert!(hops.to_ask(Instant::now()).is_empty());
+    assert!(hops.next_asks(Instant::now()).is_empty());
 }
 
 #[test]
@@ -421,7 +436,7 @@ fn a_neighbour_is_given_up_after_two_rounds_of_questions() {
     hear(&mut hops, State::Failed, begin);
     // That was before anybody asked.
     assert_eq!(is_given_up(&mut hops, begin + PATIENCE), Some(false));
-    assert_eq!(hops.to_ask(begin).len(), 1);
+    assert_eq!(hops.next_asks(begin).len(), 1);
     for (seconds, state, expected) in [
         (0, State::Incomplete, Some(false)),
         (3, State::Failed, Some(false)),
@@ -432,7 +447,7 @@ fn a_neighbour_is_given_up_after_two_rounds_of_questions() {
     ] {
         let now = begin + Duration::from_secs(seconds);
         hear(&mut hops, state, now);
-        hops.to_ask(now);
+        hops.next_asks(now);
         assert_eq!(is_given_up(&mut hops, now), expected, "{seconds} {state:?}");
     }
     // Where there is no route nobody has to be asked.
