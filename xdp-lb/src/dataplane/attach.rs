@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -87,23 +87,31 @@ impl Dataplane {
         attach(&pins, self.program()?, interface)
     }
 
-    /// Whether the program of this daemon is where `attachment` says: the interface has neither gone nor got
-    /// another index, and nobody has taken the link away.
+    /// Whether the program of this daemon is where `attachment` says, as far as is known: the interface has neither
+    /// gone nor got another index, and nobody has taken the link away. What cannot be found out, for want of file
+    /// descriptors say, is no reason to doubt it.
     #[must_use]
     pub fn is_attached(&mut self, attachment: &Attachment) -> bool {
         let pin = pin_of(&self.pins, attachment.ifindex, attachment.mode);
-        let is_there = index_of(&attachment.interface).is_ok_and(|it| it == attachment.ifindex);
+        let is_there = match if_nametoindex(attachment.interface.as_str()) {
+            Ok(ifindex) => ifindex == attachment.ifindex,
+            Err(errno) => !matches!(errno, Errno::ENODEV | Errno::ENXIO),
+        };
         let program = self
             .program()
             .and_then(|it| it.info().map_err(DataplaneError::Load));
         let Ok(program) = program.map(|info| info.id()) else {
-            return false;
+            return is_there;
         };
         let expected = detach::Attached {
             ifindex: attachment.ifindex,
             program,
         };
-        is_there && detach::attached(&pin).is_ok_and(|found| found == expected)
+        let is_pinned = match detach::attached(&pin) {
+            Ok(found) => found == expected,
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        is_there && is_pinned
     }
 
     /// Detaches from the interfaces that are not among `wanted` any more.

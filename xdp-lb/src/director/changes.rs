@@ -102,6 +102,7 @@ impl Director {
                 if let Err(error) = self.attach_all() {
                     warn!(error = %chain(&error), "interfaces are not as they were");
                 }
+                self.tell_obstacle();
                 Err(error)
             }
         }

@@ -5,12 +5,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{ChangeError, Director, chain, follow};
+use super::{ChangeError, Director, chain, tables::Moved};
 use crate::{
     config::{FramesTaken, Interface},
     dataplane::{Attachment, DataplaneError},
@@ -79,7 +80,7 @@ impl Director {
     pub(super) fn attach_all(&mut self) -> Result<(), ChangeError> {
         self.take_macs();
         let known = std::mem::take(&mut self.interfaces.attached);
-        self.interfaces.missing.clear();
+        let missing = std::mem::take(&mut self.interfaces.missing);
         for interface in self.config.interfaces.clone() {
             let mut attached = match self.dataplane.attach(&interface) {
                 Ok(attached) => attached,
@@ -90,6 +91,7 @@ impl Director {
                 }
                 Err(error) => {
                     self.interfaces.attached = known;
+                    self.interfaces.missing = missing;
                     return Err(error.into());
                 }
             };
@@ -146,7 +148,7 @@ impl Director {
                 warn!(error = %chain(&error), "links of interfaces that are gone");
             }
             let changed = self.apply();
-            follow("interfaces changed", changed);
+            self.follow("interfaces changed", changed);
             self.tell_obstacle();
         }
     }
@@ -172,6 +174,31 @@ impl Director {
             );
         }
         self.interfaces.macs = ports;
+    }
+
+    /// Says what a change outside moved, and tries it again where it failed.
+    pub(super) fn follow(
+        &mut self,
+        what: &str,
+        changed: Result<BTreeMap<String, Moved>, ChangeError>,
+    ) {
+        /// Until then something may have been freed.
+        const RETRY: Duration = Duration::from_secs(1);
+        match changed {
+            Ok(report) => {
+                for (service, moved) in report.iter().filter(|(_, moved)| moved.slots_moved > 0) {
+                    let Moved {
+                        slots_moved,
+                        table_size,
+                    } = moved;
+                    info!(%service, slots_moved, table_size, "{what}");
+                }
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "{what}, tables did not");
+                self.retry = Some(Instant::now() + RETRY);
+            }
+        }
     }
 
     /// Backends behind an interface without the program cannot be sent packets.

@@ -101,6 +101,8 @@ pub struct Director {
     next_look: Option<Instant>,
     /// How soon that is.
     pace: Pace,
+    /// When to try again what has failed.
+    retry: Option<Instant>,
     /// What is waited for, and assumed, of services that are new here.
     fresh: Freshness,
     /// What the maps hold: what was desired when they were last written.
@@ -174,6 +176,7 @@ impl Director {
             vrrp,
             next_look: None,
             pace: Pace::default(),
+            retry: None,
             fresh,
             applied: Vec::new(),
             awaited: Vec::new(),
@@ -211,11 +214,15 @@ impl Director {
             if self.next_look.is_some_and(|at| at <= now) {
                 self.look_at_health();
             }
+            if self.retry.take_if(|at| *at <= now).is_some() {
+                self.hops_changed();
+            }
             let settled = self.tables.settle(&mut self.dataplane, now);
             let forgotten = self.tables.forget_over(&mut self.dataplane, now);
             let next = settled
                 .into_iter()
                 .chain(self.next_look)
+                .chain(self.retry)
                 .chain([forgotten])
                 .min();
             let due = async {
@@ -361,7 +368,7 @@ impl Director {
 
     fn hops_changed(&mut self) {
         let changed = self.apply();
-        follow("next hops changed", changed);
+        self.follow("next hops changed", changed);
     }
 
     fn look_at_health(&mut self) {
@@ -371,7 +378,7 @@ impl Director {
         let hops = self.resolver.hops.borrow().clone();
         let desired = self.without_health(&hops);
         let changed = self.place(desired);
-        follow("health changed", changed);
+        self.follow("health changed", changed);
         self.pace.looked(begun, Instant::now());
     }
 
@@ -405,7 +412,7 @@ impl Director {
         let hops = self.resolver.hops.borrow().clone();
         let reach = Reach {
             hops: &hops,
-            is_complete: self.interfaces.missing().next().is_none(),
+            is_complete: self.ports.len() == self.config.interfaces.len(),
         };
         self.fresh
             .assume(&mut desired, &self.config.services, reach, now);
@@ -465,22 +472,6 @@ impl Director {
                 );
             }
         }
-    }
-}
-
-/// Says what a change outside moved.
-fn follow(what: &str, changed: Result<BTreeMap<String, Moved>, ChangeError>) {
-    match changed {
-        Ok(report) => {
-            for (service, moved) in report.iter().filter(|(_, moved)| moved.slots_moved > 0) {
-                let Moved {
-                    slots_moved,
-                    table_size,
-                } = moved;
-                info!(%service, slots_moved, table_size, "{what}");
-            }
-        }
-        Err(error) => warn!(error = %chain(&error), "{what}, tables did not"),
     }
 }
 

@@ -36,9 +36,18 @@ pub(super) fn open(
     // Without the right to it, the kernel's usual size has to do: what gets lost is read again.
     let _ = setsockopt(told.socket_mut().socket_ref(), RcvBufForce, &BUFFER);
     tokio::spawn(told);
+    Ok((ask()?, messages))
+}
+
+/// Opens the one that asks.
+///
+/// # Errors
+///
+/// As [`open`].
+pub(super) fn ask() -> io::Result<Handle> {
     let (asks, handle, _) = rtnetlink::new_connection()?;
     tokio::spawn(asks);
-    Ok((handle, messages))
+    Ok(handle)
 }
 
 /// Waits for an answer, but not for ever.

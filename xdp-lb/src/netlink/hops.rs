@@ -118,7 +118,9 @@ pub(super) struct Neighbour {
 /// The kernel's NUD states, as far as they differ here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Heard from lately, or set by hand.
+    /// Set by hand: the kernel neither asks for it nor doubts it.
+    Fixed,
+    /// Heard from lately.
     Confirmed,
     /// Not heard from lately.
     Stale,
@@ -143,6 +145,8 @@ pub(super) struct Hops {
     full: BTreeSet<(u32, IpAddr)>,
     /// Those that have been asked and have not answered yet, since when.
     asked: HashMap<(u32, IpAddr), Instant>,
+    /// Wanted addresses that there is no way to, since when.
+    lost: HashMap<IpAddr, Instant>,
     /// The ways that were resolved last.
     used: HashMap<IpAddr, Used>,
 }
@@ -160,6 +164,9 @@ impl Hops {
     pub(super) fn forget(&mut self) {
         *self = Self {
             wanted: std::mem::take(&mut self.wanted),
+            // They are read again one by one, and hold meanwhile.
+            routes: std::mem::take(&mut self.routes),
+            lost: std::mem::take(&mut self.lost),
             used: std::mem::take(&mut self.used),
             asked: std::mem::take(&mut self.asked),
             ..Self::default()
@@ -169,6 +176,7 @@ impl Hops {
     pub(super) fn want(&mut self, wanted: BTreeSet<IpAddr>) {
         self.routes.retain(|address, _| wanted.contains(address));
         self.used.retain(|address, _| wanted.contains(address));
+        self.lost.retain(|address, _| wanted.contains(address));
         self.wanted = wanted;
     }
 
@@ -206,14 +214,16 @@ impl Hops {
         heard: Neighbour,
         now: Instant,
     ) {
-        if heard.state == State::Confirmed {
+        if matches!(heard.state, State::Fixed | State::Confirmed) {
             self.asked.remove(&(ifindex, address));
         }
         let held = self.neighbours.entry((ifindex, address)).or_insert(heard);
         match (held.state, heard.state) {
             // One that did not answer was asked before. This one is being forgotten, of which the
             // kernel first says that it failed.
-            (State::Confirmed | State::Stale, State::Failed) => held.state = State::Gone(now),
+            (State::Fixed | State::Confirmed | State::Stale, State::Failed) => {
+                held.state = State::Gone(now);
+            }
             // It is being asked again.
             (State::Gone(_), State::Incomplete) => {}
             _ => *held = heard,
@@ -228,7 +238,7 @@ impl Hops {
                     self.neighbours.remove(&(ifindex, address));
                 }
                 State::Gone(_) => {}
-                State::Confirmed | State::Stale | State::Asked => {
+                State::Fixed | State::Confirmed | State::Stale | State::Asked => {
                     neighbour.state = State::Gone(now);
                 }
             }
@@ -239,9 +249,15 @@ impl Hops {
     pub(super) fn next_asks(&mut self, now: Instant) -> BTreeSet<(u32, IpAddr)> {
         let needs = |neighbour: Option<&Neighbour>| match neighbour.map(|found| found.state) {
             None | Some(State::Stale | State::Failed | State::Gone(_)) => true,
-            Some(State::Confirmed | State::Asked | State::Incomplete) => false,
+            Some(State::Fixed | State::Confirmed | State::Asked | State::Incomplete) => false,
         };
         let mut to_ask = self.needed();
+        // What is not needed any more is nothing to remember, lest it speak for one that comes back.
+        self.asked.retain(|key, _| to_ask.contains(key));
+        self.full.retain(|key| to_ask.contains(key));
+        self.neighbours.retain(|key, neighbour| {
+            to_ask.contains(key) || !matches!(neighbour.state, State::Gone(_))
+        });
         to_ask.retain(|key| needs(self.neighbours.get(key)));
         for &neighbour in &to_ask {
             self.asked.entry(neighbour).or_insert(now);
@@ -265,20 +281,26 @@ impl Hops {
         };
         match self.hop(address, route, now) {
             Ok(hop) => {
+                self.lost.remove(&address);
                 self.used.insert(address, Used { hop, left: None });
                 HopState::Known(hop)
             }
             Err(NoHop {
                 reason,
                 is_given_up,
-            }) => match self.old_way(address, now) {
-                Some(hop) => HopState::Known(hop),
-                None => HopState::Unknown {
-                    reason,
-                    gateway,
-                    is_given_up,
-                },
-            },
+            }) => {
+                let since = *self.lost.entry(address).or_insert(now);
+                // Routes and devices, too, may come a little later than the first look.
+                let is_late = now.saturating_duration_since(since) >= PATIENCE;
+                match self.old_way(address, now) {
+                    Some(hop) => HopState::Known(hop),
+                    None => HopState::Unknown {
+                        reason,
+                        gateway,
+                        is_given_up: is_given_up && is_late,
+                    },
+                }
+            }
         }
     }
 

@@ -31,7 +31,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use self::{
     connection::{Notification, in_time},
@@ -266,6 +266,9 @@ impl Follower {
         if let Some((ifindex, address, neighbour)) = parse::neighbour(message) {
             // A round of questions without an answer is no reason not to ask again.
             self.is_any_lost |= neighbour.state == hops::State::Failed;
+            if neighbour.state == hops::State::Fixed {
+                self.asking.disown((ifindex, address));
+            }
             self.hops
                 .neighbour(ifindex, address, neighbour, Instant::now());
         }
@@ -289,6 +292,10 @@ impl Follower {
             Ok(()) => {}
             Err(error) => {
                 warn!(%error, "cannot list links and neighbours; tried again in {}s", pause.as_secs());
+                // The socket may be the reason.
+                if let Ok(handle) = connection::ask() {
+                    self.handle = handle;
+                }
                 self.stale = Some(Stale {
                     at: Instant::now() + pause,
                     pause: (pause * 2).min(LONGEST_RETRY),
@@ -311,13 +318,22 @@ impl Follower {
     /// Reads the routes that may have changed.
     async fn read_routes(&mut self) {
         for address in std::mem::take(&mut self.outdated) {
-            let route = self.read_route(address).await;
-            self.hops.route(address, route);
+            match self.read_route(address).await {
+                Ok(route) => self.hops.route(address, route),
+                // The kernel has not answered, which says nothing of the route.
+                Err(error) => {
+                    debug!(%address, %error, "cannot read a route");
+                    self.stale.get_or_insert_with(|| Stale {
+                        at: Instant::now() + RETRY,
+                        pause: RETRY,
+                    });
+                }
+            }
         }
     }
 
     /// What `ip route get ADDRESS` tells.
-    async fn read_route(&self, address: IpAddr) -> Route {
+    async fn read_route(&self, address: IpAddr) -> Result<Route, rtnetlink::Error> {
         let request = match address {
             IpAddr::V4(address) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
                 .destination_prefix(address, 32)
@@ -328,10 +344,12 @@ impl Follower {
         };
         let answer = in_time(self.handle.route().get(request).execute().try_next()).await;
         match answer {
-            Ok(Some(message)) => parse::route(&message),
-            Ok(None) => Route::None("the kernel gave no route".into()),
-            Err(rtnetlink::Error::NetlinkError(error)) => Route::None(error.to_io().to_string()),
-            Err(error) => Route::None(error.to_string()),
+            Ok(Some(message)) => Ok(parse::route(&message)),
+            Ok(None) => Ok(Route::None("the kernel gave no route".into())),
+            Err(rtnetlink::Error::NetlinkError(error)) => {
+                Ok(Route::None(error.to_io().to_string()))
+            }
+            Err(error) => Err(error),
         }
     }
 }

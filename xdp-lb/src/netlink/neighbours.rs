@@ -48,6 +48,11 @@ pub(super) struct Asking {
 }
 
 impl Asking {
+    /// Somebody has set an entry by hand, which is not ours to remove.
+    pub(super) fn disown(&mut self, neighbour: Key) {
+        self.ours.remove(&neighbour);
+    }
+
     /// Some of those that have not answered for long, in turn.
     fn next_silent(&mut self, silent: &BTreeSet<Key>) -> Vec<Key> {
         let after = self.last_silent.map_or(Bound::Unbounded, Bound::Excluded);

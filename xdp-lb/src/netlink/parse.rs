@@ -190,9 +190,8 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Neig
         }
     }
     let state = match message.header.state {
-        NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp => {
-            State::Confirmed
-        }
+        NeighbourState::Permanent | NeighbourState::Noarp => State::Fixed,
+        NeighbourState::Reachable => State::Confirmed,
         NeighbourState::Stale => State::Stale,
         NeighbourState::Delay | NeighbourState::Probe => State::Asked,
         NeighbourState::Failed => State::Failed,
