@@ -8,7 +8,7 @@
 use core::ptr;
 
 use xdp_lb_common::{
-    abi::{BUCKET, Budget, FlowEntry, FlowKey, Place},
+    abi::{self, BUCKET, Budget, FlowEntry, FlowKey, Place},
     counters::Event,
     hash::Address,
 };
@@ -263,6 +263,7 @@ fn room(known: &Known, is_opening: bool) -> u32 {
         return BUCKET as u32;
     };
     let now = period();
+    let idle_ticks = longest_idle(known.idle_ticks);
     // SAFETY: the notes are this CPU's own.
     let (best, most) = unsafe { (&raw mut (*known.found).best, &raw mut (*known.found).most) };
     // SAFETY: as above, here and in the loop.
@@ -273,7 +274,7 @@ fn room(known: &Known, is_opening: bool) -> u32 {
     let mut at = 0;
     while at < BUCKET {
         let entry = read(bucket, at);
-        let is_over = is_over(entry, known.idle_ticks, now);
+        let is_over = is_over(entry, idle_ticks, now);
         let worth = entry.worth_leaving(is_opening, is_over, now);
         // SAFETY: as above.
         unsafe {
@@ -286,6 +287,17 @@ fn room(known: &Known, is_opening: bool) -> u32 {
     }
     // SAFETY: as above.
     unsafe { ptr::read_volatile(best) }
+}
+
+/// How long a flow of any service is remembered: those in a bucket may be of services that do so for longer.
+#[inline(always)]
+fn longest_idle(of_this_one: u32) -> u32 {
+    let Some(longest) = CLOCK.get_ptr(abi::LONGEST_IDLE) else {
+        return of_this_one;
+    };
+    // SAFETY: `longest` points to an array's element of one word, which the daemon writes at once.
+    let longest = unsafe { ptr::read_volatile(longest) } as u32;
+    longest.max(of_this_one)
 }
 
 #[inline(always)]

@@ -19,6 +19,7 @@ use crate::{
     network::FRAGMENT_OFFSET,
     outcome::Status,
     packet::Packet,
+    services::Vip,
     transport::{self, UDP_HEADER},
 };
 
@@ -70,7 +71,7 @@ pub(crate) fn read_v6(frame: &Frame, packet: &mut Packet, offset: usize) -> Stat
 /// Notes the flow of a quoted packet, which is a backend's. One of this director's own, in a tunnel, is about the way to
 /// the backend, and the kernel's, and the daemon's, business.
 #[inline(always)]
-fn note<A: Tracked + PartialEq>(
+fn note<A: Tracked + Vip + PartialEq>(
     message: &Message,
     packet: &mut Packet,
     quoted: Quoted<A>,
@@ -79,7 +80,8 @@ fn note<A: Tracked + PartialEq>(
         return Err(PassReason::TunnelError.into());
     }
     // An error goes to the one whose packet it is about.
-    if quoted.flow.source != A::flow(packet).destination {
+    let flow = A::flow(packet);
+    if quoted.flow.source != flow.destination || A::is_nobodys(flow) {
         return Err(PassReason::OtherProtocol.into());
     }
     *A::flow_mut(packet) = reversed(of_service(message, quoted)?);

@@ -25,6 +25,9 @@ const CUSTOMER_TAG: u16 = 0x8100_u16.to_be();
 /// IEEE 802.1ad: a provider's tag in front of one.
 const SERVICE_TAG: u16 = 0x88a8_u16.to_be();
 
+/// What the virtual MAC addresses of VRRP begin with (RFC 9568, section 7.3), as it is read.
+const VRRP_MAC: u32 = u32::from_ne_bytes([0x00, 0x00, 0x5e, 0x00]);
+
 /// Bytes of a tag.
 pub(crate) const TAG: usize = 4;
 /// Bytes of the two MAC addresses.
@@ -68,7 +71,11 @@ fn is_for_us<P: Path>(to: u64, ingress: u32) -> Result<bool, Outcome> {
         return Ok(true);
     }
     P::rare()?;
-    Ok(is_among(macs, word))
+    // Another interface has the place, or the address is one that VRRP hands over: who takes it over may be a moment ahead of
+    // the daemon, whose kernel would reset connections.
+    let is_other = (first ^ word) >> 48 != 0;
+    let is_virtual = to as u32 == VRRP_MAC;
+    Ok(is_other || is_virtual || is_among(macs, word))
 }
 
 /// Whether a word is among those behind the first.

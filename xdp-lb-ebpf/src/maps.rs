@@ -96,7 +96,7 @@ pub(crate) static TUNNEL_ENDS: Array<TunnelEnds> = Array::with_max_entries(4096,
 pub(crate) static FLOWS: Array<[u64; BUCKET]> = Array::with_max_entries(1 << 13, BPF_F_MMAPABLE);
 
 #[map]
-pub(crate) static CLOCK: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static CLOCK: Array<u64> = Array::with_max_entries(abi::CLOCK_WORDS, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =

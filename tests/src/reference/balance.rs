@@ -54,7 +54,7 @@ impl Reference {
             (Some(_), _) => return Err(DropReason::FirstFragment.into()),
             (None, _) => role(packet)?,
         };
-        if role != Role::Quotes && is_nobodys(&flow) {
+        if role != Role::Quotes && is_nobodys(flow.source.ip(), flow.destination.ip()) {
             return Err(DropReason::BadSource.into());
         }
         let service = self.services[&id].clone();
@@ -273,14 +273,13 @@ fn is_over(entry: &Entry, service: &Service) -> bool {
 }
 
 /// A source that no host has (RFC 1812, section 5.3.7), or that is the destination.
-fn is_nobodys(flow: &Flow) -> bool {
-    let source = flow.source.ip();
+pub(super) fn is_nobodys(source: IpAddr, destination: IpAddr) -> bool {
     let is_reserved = match source {
         IpAddr::V4(address) => address.octets()[0] == 0 || address.octets()[0] >= 240,
         IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
     };
     let is_special = source.is_unspecified() || source.is_loopback() || source.is_multicast();
-    is_reserved || is_special || source == flow.destination.ip()
+    is_reserved || is_special || source == destination
 }
 
 /// The flow of a packet that has ports.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use xdp_lb_common::counters::PassReason;
 
 use super::{
+    balance::is_nobodys,
     packet::{ICMP, ICMP_V6, Packet, TCP, UDP, address, u16_at},
     state::{Flow, Reference},
 };
@@ -43,7 +44,10 @@ impl Reference {
             return Err(PassReason::TunnelError);
         }
         // One on the way to a client quotes what a backend has sent from the VIP, and tells the VIP.
-        if ![TCP, UDP].contains(&outer.protocol) || outer.source != packet.destination {
+        if ![TCP, UDP].contains(&outer.protocol)
+            || outer.source != packet.destination
+            || is_nobodys(packet.source, packet.destination)
+        {
             return Err(PassReason::OtherProtocol);
         }
         let of_backend = flow(&outer)?;

@@ -6,7 +6,9 @@ use xdp_lb_common::{abi::FlowKey, counters::Counter};
 use xdp_lb_tests::{
     expect::{Counts, Name},
     packet::{Frame, Tcp, tcp},
-    plane::{A, Action, B, Plane, Setup, mixed, moving, on_plane, on_plane_with, settled},
+    plane::{
+        A, Action, B, IDLE, Plane, SERVICE, Setup, mixed, moving, on_plane, on_plane_with, settled,
+    },
     random::Random,
 };
 
@@ -161,6 +163,33 @@ fn a_flood_of_forged_packets_evicts_nothing_but_itself() {
         plane.slot(mixed(A));
         let (went, _) = rush(plane, 100, |packet| packet.data("GET /"));
         assert!(went[10..].iter().all(|&(_, backend)| backend == B));
+    });
+}
+
+#[test]
+fn a_flood_for_a_service_that_forgets_soon_evicts_no_flow_of_one_that_does_not() {
+    let mut setup = Setup::default();
+    setup.limits.flows = 4096;
+    setup.limits.new_flows_per_second = 100_000_000;
+    on_plane_with(setup, |plane| {
+        let (older, _) = rush(plane, 10, Tcp::ack);
+        // They are proven, and silent for longer than the flood's service remembers.
+        for (flow, _) in &older {
+            plane.silent_for(flow, Duration::from_secs(2));
+        }
+        rush(plane, 10, Tcp::ack);
+        for (flow, _) in &older {
+            plane.silent_for(flow, IDLE / 2);
+        }
+        let longest = plane.dataplane().ticks(IDLE);
+        plane.dataplane().set_longest_idle(longest);
+        plane.configure(SERVICE, |service| service.idle_ticks = 1);
+        flood_of(plane, tcp().ack());
+        plane.configure(SERVICE, |service| service.idle_ticks = longest);
+        plane.slot(settled(B));
+        let (went, _) = rush(plane, 10, |packet| packet.data("GET /"));
+        plane.dataplane().set_longest_idle(0);
+        assert!(went.iter().all(|&(_, backend)| backend == A));
     });
 }
 

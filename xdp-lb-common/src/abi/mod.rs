@@ -60,7 +60,8 @@ pub mod map {
     pub const TUNNEL_ENDS: &str = "TUNNEL_ENDS";
     /// Array of [`BUCKET`](super::BUCKET) [`FlowEntry`](super::FlowEntry)s each, mmap-able: the flow table.
     pub const FLOWS: &str = "FLOWS";
-    /// Array with one word, mmap-able: the period in which the program has last looked at the flow table.
+    /// Array of [`CLOCK_WORDS`](super::CLOCK_WORDS) words, mmap-able: the period in which the program has last looked at the flow
+    /// table, and at [`LONGEST_IDLE`](super::LONGEST_IDLE) the longest time, in ticks, for which a service remembers a silent flow.
     pub const CLOCK: &str = "CLOCK";
     /// LRU hash, [`FragmentKey`](super::FragmentKey) → [`FragmentEntry`](super::FragmentEntry): where
     /// first fragments went.
@@ -100,6 +101,12 @@ pub mod map {
         BACKEND_COUNTERS,
     ];
 }
+
+/// Words of [`map::CLOCK`].
+pub const CLOCK_WORDS: u32 = 2;
+
+/// Index into [`map::CLOCK`].
+pub const LONGEST_IDLE: u32 = 1;
 
 /// Index into [`map::PROGRAMS`]: the one that knows all packets.
 pub const PROGRAM_WHOLE: u32 = 0;

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use xdp_lb_common::abi::{BUCKET, FlowEntry, Place};
+use xdp_lb_common::abi::{BUCKET, FlowEntry, LONGEST_IDLE, Place};
 
 use super::{
     Dataplane,
@@ -66,6 +66,12 @@ impl Dataplane {
     #[must_use]
     pub fn flow_period(&self) -> u32 {
         self.flows.period()
+    }
+
+    /// Tells the program for how many ticks a service remembers a silent flow at the most.
+    pub fn set_longest_idle(&self, ticks: u32) {
+        let at = usize::try_from(LONGEST_IDLE).unwrap_or(0);
+        self.flows.clock.words()[at].store(u64::from(ticks), Ordering::Relaxed);
     }
 
     /// Shows each entry with its place, until `look` breaks off.

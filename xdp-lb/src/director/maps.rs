@@ -37,6 +37,7 @@ pub(super) trait Maps {
     );
     fn ticks(&self, time: std::time::Duration) -> u32;
     fn rest(&mut self, id: u32) -> bool;
+    fn set_longest_idle(&mut self, ticks: u32);
 
     /// Shows each entry of the flow table.
     fn each_flow(&self, look: &mut dyn FnMut(Place, FlowEntry)) {
@@ -135,5 +136,9 @@ impl Maps for Dataplane {
 
     fn rest(&mut self, id: u32) -> bool {
         self.rest(id)
+    }
+
+    fn set_longest_idle(&mut self, ticks: u32) {
+        Self::set_longest_idle(self, ticks);
     }
 }

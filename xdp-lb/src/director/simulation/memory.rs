@@ -196,6 +196,9 @@ impl Maps for Memory {
         self.plane.flows.period
     }
 
+    /// There is one service here, whose own time is the longest.
+    fn set_longest_idle(&mut self, _ticks: u32) {}
+
     fn rest(&mut self, id: u32) -> bool {
         let entry = self.service(id);
         let slots = self.slots(TableRef::unpack(entry.table));

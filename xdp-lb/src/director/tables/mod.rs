@@ -171,6 +171,11 @@ impl Tables {
     ) -> Result<BTreeMap<String, Moved>, ChangeError> {
         self.check(desired)?;
         let ids = self.match_services(desired)?;
+        // Before anything of theirs is remembered.
+        let idle = desired
+            .iter()
+            .map(|service| maps.ticks(service.idle_timeout));
+        maps.set_longest_idle(idle.max().unwrap_or(0));
         self.move_ways(maps, desired, &ids)?;
         let mut report = BTreeMap::new();
         for (service, &id) in desired.iter().zip(&ids) {
