@@ -138,7 +138,7 @@ fn an_interface_that_is_made_anew_gets_the_program_again() -> Result<()> {
             })?;
             rig.wait_for_state(1, "active")?;
             rig.wait_for_state(2, "active")?;
-            // The router learns the new MAC address when the kernel announces it, or asks.
+            // The switch learns where it is now.
             wait_for("requests to be answered", SOON, || {
                 Ok(rig.lab.client().get(rig.vip(), "/").ok())
             })?;

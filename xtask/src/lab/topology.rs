@@ -297,7 +297,7 @@ fn cable(fabric: &Host, hosts: &[(Plan, Host)], config: &LabConfig) -> Result<()
 }
 
 /// Makes a director's interface in a network of the farm anew, as a driver does that is loaded again: it has another
-/// index and another MAC address.
+/// index, and the MAC address that it had.
 pub(super) fn remake(fabric: &Host, director: &Host, name: &str, config: &LabConfig) -> Result<()> {
     let interfaces = director.interfaces().iter();
     let mut interfaces = interfaces.filter(|it| it.name == name);
@@ -307,6 +307,7 @@ pub(super) fn remake(fabric: &Host, director: &Host, name: &str, config: &LabCon
     let planned = planned.and_then(|plan| plan.interfaces.iter().find(|(it, _)| it.name == name));
     let network = planned.and_then(|(_, network)| *network);
     let bridge = network.context("it is not in the fabric")?.bridge();
+    let mac = director.mac(name)?;
     let (port, netns) = (port(director, name), director.namespace().net_path());
     let netns = netns.display();
     fabric.ip_batch(&format!(
@@ -314,7 +315,7 @@ pub(super) fn remake(fabric: &Host, director: &Host, name: &str, config: &LabCon
          {bridge} up\n"
     ))?;
     let mut script = format!(
-        "link set {name} up\naddr add {v4}/24 dev {name}\naddr add {v6}/64 dev {name} nodad\n"
+        "link set {name} address {mac} up\naddr add {v4}/24 dev {name}\naddr add {v6}/64 dev {name} nodad\n"
     );
     for route in routes(Role::Director, director, config) {
         let _ = writeln!(script, "route replace {route}");
